@@ -1,0 +1,95 @@
+"""`tinywindow reset`: clear the circuit breaker's trip, after seeing what it would do."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from tinywindow.cli.output import plain_data, text
+from tinywindow.cli.session import Exit, Session, session_of
+from tinywindow.cli.who import printable
+from tinywindow.safety.services.circuit_breaker import CircuitBreaker
+from tinywindow.safety.services.context import SafetyContext
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(reset)
+
+
+def reset(
+    ctx: typer.Context,
+    *,
+    operator: Annotated[str, typer.Option(help="Who resets.", metavar="NAME")],
+    reason: Annotated[str, typer.Option(help="Why; it stands in the audit log.", metavar="TEXT")],
+    rebaseline: Annotated[
+        bool,
+        typer.Option(
+            "--rebaseline", help="Measure losses from today's equity on, where they still breach."
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> int:
+    """Reset the circuit breaker. It permits trading and does not start it."""
+    session = session_of(ctx)
+    for name, value in (("--operator", operator), ("--reason", reason)):
+        if not value.strip():
+            raise typer.BadParameter("must not be blank", param_hint=name)
+    return session.with_store(
+        lambda context: _reset(
+            session, context, printable(operator), printable(reason), rebaseline=rebaseline, yes=yes
+        )
+    )
+
+
+async def _reset(
+    session: Session,
+    context: SafetyContext,
+    operator: str,
+    reason: str,
+    *,
+    rebaseline: bool,
+    yes: bool,
+) -> int:
+    settings, out = session.settings, session.out
+    async with CircuitBreaker(settings.redis, context, settings.circuit_breaker) as breaker:
+        await breaker.check_all_metrics()
+        if not breaker.is_tripped:
+            out.document({"reset": False, "is_halted": False, "still_breached": []})
+            out.say("The circuit breaker is not tripped; there is nothing to reset.")
+            return Exit.DONE
+        pending = breaker.reset()
+        still = plain_data(pending.still_breached)
+        out.say(f"Halted: {text(breaker.halt_reason)}")
+        _show_breached(session, still, rebaseline=rebaseline)
+        if not yes and not _agreed(session):
+            out.document({"reset": False, "is_halted": True, "still_breached": still})
+            out.say("Nothing was changed.")
+            return Exit.SAID_NO
+        await pending.confirm(operator, reason, rebaseline=rebaseline)
+    out.document({"reset": True, "is_halted": False, "still_breached": still})
+    out.say("The circuit breaker is reset. Trading stays off until: tinywindow start")
+    return Exit.DONE
+
+
+def _show_breached(session: Session, still: object, *, rebaseline: bool) -> None:
+    if not still:
+        session.out.say("No metric would trip again at once.")
+        return
+    session.out.say("Would trip again at once:")
+    names = still if isinstance(still, list) else [still]
+    for name in names:
+        session.out.say(f"  {text(name)}")
+    if not rebaseline:
+        session.out.say("A loss that is still breached needs --rebaseline.")
+
+
+def _agreed(session: Session) -> bool:
+    if session.out.as_json or not sys.stdin.isatty():
+        session.out.warn("nobody can be asked here; add --yes to confirm")
+        return False
+    return typer.confirm("Reset?", default=False, err=True)

@@ -1,0 +1,1 @@
+"""Venues: what takes approved orders. Each implements `tinywindow.safety.ports.Exchange`."""

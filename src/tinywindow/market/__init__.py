@@ -1,0 +1,1 @@
+"""Market data: candles, replays, the simulator, and the clocks that they move."""

@@ -1,0 +1,197 @@
+"""The whole object graph on one page: what stands on what, how it starts, and how it ends.
+
+    settings ─▶ clock ─▶ feed ─▶ board ─▶ exchange ─┐
+    database ─▶ breaker, kill switch, limits ─▶ gate ┴▶ orchestrator ◀─ strategy
+
+A process starts by recovering, trades until a stop, then keeps watching until it is told to
+end. Nothing here decides about an order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+import structlog
+
+from tinywindow.data_folder import claim_folder
+from tinywindow.exchanges.paper import PaperExchange, PriceBoard
+from tinywindow.market.candles import CandleFile, read_candles
+from tinywindow.market.clock import MarketClock, SystemClock
+from tinywindow.market.feed import Feed, Moment
+from tinywindow.market.replay import ReplayFeed
+from tinywindow.market.simulated import SimulatedFeed
+from tinywindow.orchestrator import Orchestrator
+from tinywindow.run_report import RunReport
+from tinywindow.safety.domain.money import to_decimal
+from tinywindow.safety.domain.records import TradingState
+from tinywindow.safety.errors import ConfigurationError, StoreUnavailable
+from tinywindow.safety.ports import Clock
+from tinywindow.safety.services.location import locate
+from tinywindow.safety.services.times import from_ms
+from tinywindow.settings import RunOptions, Settings
+from tinywindow.strategies.registry import make_strategy
+
+__all__ = ["Runtime", "build", "run_until_end"]
+
+PAPER_BOOK: Final = "paper.db"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Runtime:
+    """Everything that one `tinywindow run` is made of."""
+
+    options: RunOptions
+    clock: Clock
+    feed: Feed
+    board: PriceBoard
+    exchange: PaperExchange
+    orchestrator: Orchestrator
+    report: RunReport
+
+    async def tell_venue(self, moment: Moment) -> None:
+        """Bring the paper venue to a moment's prices, and let resting orders fill there."""
+        for symbol, price in moment.prices.items():
+            self.board.set(symbol, price, moment.at)
+        await self.exchange.on_prices(moment.at)
+
+    async def may_trade(self) -> str | None:
+        """None when trading is allowed, else what stands in its way."""
+        kill_switch = self.orchestrator.kill_switch
+        if await kill_switch.is_active():
+            status = await kill_switch.get_status()
+            return f"kill switch: {status.reason or status.state.value}"
+        if self.orchestrator.circuit_breaker.is_halted:
+            return self.orchestrator.circuit_breaker.halt_reason or "circuit breaker"
+        context = await self.orchestrator.limits.admitter.open()
+        head = await context.store.read(lambda tx: tx.head())
+        if head.trading is TradingState.STOPPED:
+            return "trading is stopped until an operator starts it"
+        return None
+
+    async def work(self) -> None:
+        """Trade while it is allowed, and watch the market while it is not, to the feed's end."""
+        while not self.orchestrator.finished:
+            obstacle = await self.may_trade()
+            if obstacle is None:
+                self.report.resumed(self.clock.now())
+                await self.orchestrator.run()
+            else:
+                self.report.halted(self.clock.now(), obstacle)
+                await self.orchestrator.observe()
+
+
+def build(settings: Settings, options: RunOptions, report: RunReport) -> Runtime:
+    """Build the object graph; nothing is opened and nothing runs yet.
+
+    Raises:
+        ConfigurationError: an option names what does not exist, or the data directory belongs
+            to a run of another kind.
+    """
+    if options.live is not None:
+        raise ConfigurationError("live venues are not part of this version yet: leave out --live")
+    claim_folder(settings.data_dir, replay=options.replay)
+    clock, feed = _market(settings, options)
+    board = PriceBoard()
+    exchange = PaperExchange(
+        settings.data_dir / PAPER_BOOK,
+        board,
+        clock=clock,
+        opening_cash=to_decimal(settings.run.balance),
+        rng=Random(settings.run.seed),  # noqa: S311 - play money's chance, no secret
+        sleep=_at_once if options.replay else asyncio.sleep,
+    )
+    orchestrator = Orchestrator(
+        settings.redis,
+        {exchange.name: exchange},
+        locate(settings.db_connection, data_dir=settings.data_dir),
+        strategy=make_strategy(options.strategy or settings.run.strategy, feed.symbols),
+        feed=feed,
+        clock=clock,
+        prices=board,
+        breaker_config=settings.circuit_breaker,
+        kill_config=settings.kill_switch,
+        limits=None if options.adopt_limits else settings.position_limits,
+        change_limits=options.change_limits,
+        pause_s=0 if options.replay else settings.run.cycle_interval,
+    )
+    runtime = Runtime(options, clock, feed, board, exchange, orchestrator, report)
+    orchestrator.before_cycle = runtime.tell_venue
+    orchestrator.on_cycle = report.cycle
+    return runtime
+
+
+def _market(settings: Settings, options: RunOptions) -> tuple[Clock, Feed]:
+    speed = None if options.speed is None else float(options.speed)
+    if options.replay:
+        files = [read_candles(path, options.symbol) for path in options.replay]
+        clock = MarketClock(from_ms(_first_close_ms(files)))
+        return clock, ReplayFeed(files, clock=clock, speed=speed)
+    system = SystemClock()
+    feed = SimulatedFeed(
+        settings.run.scenario,
+        seed=settings.run.seed,
+        clock=system,
+        symbols=tuple(settings.run.symbols),
+        step_s=settings.run.cycle_interval,
+    )
+    return system, feed
+
+
+def _first_close_ms(files: Sequence[CandleFile]) -> int:
+    return min(file.bars[0].timestamp_ms + file.interval_ms - 1 for file in files if file.bars)
+
+
+async def _at_once(_seconds: float) -> None:
+    """A replay's venue answers at once: its market stands still meanwhile."""
+
+
+async def run_until_end(runtime: Runtime) -> None:
+    """Recover, trade and watch until the feed ends or the process is told to; then shut down.
+
+    Raises:
+        LimitsDiffer: the store holds other limits than the settings.
+        StoreUnavailable: the store cannot be opened.
+    """
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, ended.set)
+    try:
+        await runtime.orchestrator.start()
+        working = asyncio.create_task(_work_and_wait(runtime), name="trading")
+        waiting = asyncio.create_task(ended.wait(), name="told-to-end")
+        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (working, waiting):
+            if not task.done():
+                task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await working
+        with contextlib.suppress(asyncio.CancelledError):
+            await waiting
+    finally:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(name)
+        await runtime.orchestrator.close()
+
+
+async def _work_and_wait(runtime: Runtime) -> None:
+    while True:
+        try:
+            await runtime.work()
+        except StoreUnavailable as error:
+            # The gate refuses meanwhile; the loop looks again until the store is back.
+            log.error("store_unavailable", error=str(error))
+            await asyncio.sleep(1)
+            continue
+        break
+    if not runtime.options.exit_at_end:
+        runtime.report.say("The market data ended; waiting until told to end (Ctrl-C).")
+        await asyncio.Event().wait()

@@ -1,0 +1,127 @@
+"""The front door: the names that programs use, loaded at their first use.
+
+Nothing is computed here. Importing this package loads none of its modules, so that the command
+`tinywindow kill` and a program's start stay quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tinywindow.safety.config import (
+        CircuitBreakerConfig,
+        KillSwitchConfig,
+        PositionLimits,
+    )
+    from tinywindow.safety.domain.admission import Admitted
+    from tinywindow.safety.domain.breaker import Metric, MetricReading, MetricState
+    from tinywindow.safety.domain.decision import Breach, Reason, Refusal
+    from tinywindow.safety.domain.kill import KillState, KillSwitchMode
+    from tinywindow.safety.domain.order import Order, OrderType, Side
+    from tinywindow.safety.domain.validation import ValidationResult
+    from tinywindow.safety.errors import (
+        ConfigurationError,
+        LimitsDiffer,
+        ReleaseRefused,
+        ResetRefused,
+        SafetyError,
+        StartRefused,
+        StoreUnavailable,
+    )
+    from tinywindow.safety.services.circuit_breaker import CircuitBreaker
+    from tinywindow.safety.services.gate import OrderGate
+    from tinywindow.safety.services.kill_switch import KillSwitch
+    from tinywindow.safety.services.monitor import run_circuit_breaker_monitor
+    from tinywindow.safety.services.order_validator import OrderValidator
+    from tinywindow.safety.services.outcome import Outcome, Refused
+    from tinywindow.safety.services.position_limits import LimitResult, PositionLimitEnforcer
+    from tinywindow.safety.services.prompt_sanitizer import PromptSanitizer
+
+_HOMES = {
+    "Admitted": "domain.admission",
+    "Breach": "domain.decision",
+    "CircuitBreaker": "services.circuit_breaker",
+    "CircuitBreakerConfig": "config",
+    "ConfigurationError": "errors",
+    "KillState": "domain.kill",
+    "KillSwitch": "services.kill_switch",
+    "KillSwitchConfig": "config",
+    "KillSwitchMode": "domain.kill",
+    "LimitResult": "services.position_limits",
+    "LimitsDiffer": "errors",
+    "Metric": "domain.breaker",
+    "MetricReading": "domain.breaker",
+    "MetricState": "domain.breaker",
+    "Order": "domain.order",
+    "OrderGate": "services.gate",
+    "OrderType": "domain.order",
+    "OrderValidator": "services.order_validator",
+    "Outcome": "services.outcome",
+    "PositionLimitEnforcer": "services.position_limits",
+    "PositionLimits": "config",
+    "PromptSanitizer": "services.prompt_sanitizer",
+    "Reason": "domain.decision",
+    "Refusal": "domain.decision",
+    "Refused": "services.outcome",
+    "ReleaseRefused": "errors",
+    "ResetRefused": "errors",
+    "SafetyError": "errors",
+    "Side": "domain.order",
+    "StartRefused": "errors",
+    "StoreUnavailable": "errors",
+    "ValidationResult": "domain.validation",
+    "run_circuit_breaker_monitor": "services.monitor",
+}
+
+__all__ = [
+    "Admitted",
+    "Breach",
+    "CircuitBreaker",
+    "CircuitBreakerConfig",
+    "ConfigurationError",
+    "KillState",
+    "KillSwitch",
+    "KillSwitchConfig",
+    "KillSwitchMode",
+    "LimitResult",
+    "LimitsDiffer",
+    "Metric",
+    "MetricReading",
+    "MetricState",
+    "Order",
+    "OrderGate",
+    "OrderType",
+    "OrderValidator",
+    "Outcome",
+    "PositionLimitEnforcer",
+    "PositionLimits",
+    "PromptSanitizer",
+    "Reason",
+    "Refusal",
+    "Refused",
+    "ReleaseRefused",
+    "ResetRefused",
+    "SafetyError",
+    "Side",
+    "StartRefused",
+    "StoreUnavailable",
+    "ValidationResult",
+    "run_circuit_breaker_monitor",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from its home, once."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

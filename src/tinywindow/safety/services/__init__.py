@@ -1,0 +1,1 @@
+"""The shell around the core: awaits, time-outs and logging; every decision is the domain's."""

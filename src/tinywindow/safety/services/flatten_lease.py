@@ -1,0 +1,118 @@
+"""The fenced lease: at most one flattener a venue, over all processes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass, replace
+from typing import Final
+
+import structlog
+
+from tinywindow.safety.domain.records import Lease
+from tinywindow.safety.errors import StoreUnavailable
+from tinywindow.safety.ports import Tx
+from tinywindow.safety.services.bounded_store import BoundedStore
+
+__all__ = ["LEASE_TTL_MS", "VenueLease", "heart_beats", "lease_name"]
+
+LEASE_TTL_MS: Final = 5000
+"""A flattener whose heartbeat is older has lost its lease to whoever asks."""
+
+_log = structlog.get_logger(__name__)
+
+
+def lease_name(venue: str) -> str:
+    """The name of the lease under which one venue is flattened."""
+    return f"flatten/{venue}"
+
+
+def heart_beats(lease: Lease | None, *, now_ms: int) -> bool:
+    """Whether a lease's owner was heard of lately; a clock that is far off is no heartbeat."""
+    return lease is not None and abs(now_ms - lease.heartbeat_ms) <= LEASE_TTL_MS
+
+
+@dataclass(slots=True)
+class VenueLease:
+    """One flattener's claim on one venue.
+
+    The fence grows with every new owner, and every intent checks it in its own transaction, so
+    an owner that slept cannot go on. The lock of the host stands in while the database is away.
+    """
+
+    venue: str
+    owner: str
+    store: BoundedStore
+    fence: int = 0
+    _host_lock: int = -1
+
+    async def take(self, *, now_ms: int) -> bool:
+        """Take or keep the lease; False while another flattener's heart beats."""
+        name = lease_name(self.venue)
+
+        def script(tx: Tx) -> int:
+            lease = tx.lease(name)
+            fence = 1 if lease is None else lease.fence
+            if lease is not None and lease.owner != self.owner:
+                if heart_beats(lease, now_ms=now_ms):
+                    return 0
+                fence += 1
+            tx.put_lease(Lease(name, self.owner, fence, now_ms))
+            return fence
+
+        try:
+            self.fence = await self.store.write(script)
+        except StoreUnavailable:
+            return self.lock_host()
+        if self.fence > 0:
+            # Taken along where it is free, so that it is held when the database goes.
+            self.lock_host()
+        return self.fence > 0
+
+    def mine(self, tx: Tx, *, now_ms: int) -> bool:
+        """Whether the lease still stands, inside the transaction that relies on it; beats it."""
+        lease = tx.lease(lease_name(self.venue))
+        if lease is None or lease.owner != self.owner or lease.fence != self.fence:
+            return False
+        tx.put_lease(replace(lease, heartbeat_ms=now_ms))
+        return True
+
+    def lock_host(self) -> bool:
+        """Take the lock of this host; False while another process has it."""
+        if self._host_lock >= 0:
+            return True
+        folder = self.store.handle.data_dir
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"flatten-{self.venue}.lock"
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as fault:
+            _log.error("flatten_lock_failed", venue=self.venue, error=str(fault))
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            return False
+        self._host_lock = handle
+        return True
+
+    async def give_up(self) -> None:
+        """Let another flattener begin at once."""
+        if self._host_lock >= 0:
+            os.close(self._host_lock)
+            self._host_lock = -1
+        if self.fence == 0:
+            return
+        name = lease_name(self.venue)
+
+        def script(tx: Tx) -> None:
+            lease = tx.lease(name)
+            if lease is not None and lease.owner == self.owner:
+                tx.put_lease(replace(lease, heartbeat_ms=0))
+
+        try:
+            await self.store.write(script)
+        except StoreUnavailable as fault:
+            _log.warning("flatten_lease_kept", venue=self.venue, error=str(fault))
+        self.fence = 0

@@ -1,0 +1,152 @@
+"""Reconciliation: our book against the venue's word, order by order and position by position.
+
+An order whose outcome is unknown is looked up by its id and never sent again. One that the
+venue never knew is given back only when it can no longer arrive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Final
+
+import structlog
+
+from tinywindow.safety.domain.audit import EventType
+from tinywindow.safety.domain.money import ZERO, plain
+from tinywindow.safety.domain.order import PositionKey
+from tinywindow.safety.domain.records import Hold, HoldState
+from tinywindow.safety.domain.symbols import parse_symbol
+from tinywindow.safety.domain.venue import VenuePosition
+from tinywindow.safety.errors import StoreUnavailable, VenueUnavailable
+from tinywindow.safety.ports import Exchange
+from tinywindow.safety.services import settlement
+from tinywindow.safety.services.admitter import Admitter
+from tinywindow.safety.services.context import SafetyContext
+from tinywindow.safety.services.sending import Settler
+from tinywindow.safety.services.times import to_ms
+
+__all__ = ["Reconciler", "ReconciliationReport"]
+
+ARRIVAL_MAX_MS: Final = 10_000
+"""How long after its intent an order may still reach the venue: approval, wire and expiry."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class ReconciliationReport:
+    """What a reconciliation settled, and what it could not."""
+
+    settled: list[str] = field(default_factory=list)
+    unsettled: list[str] = field(default_factory=list)
+    mismatches: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Whether everything is settled and every read succeeded."""
+        return not self.unsettled and not self.errors
+
+
+class Reconciler:
+    """Reconciles one venue's orders and positions with the store."""
+
+    def __init__(
+        self, admitter: Admitter, settler: Settler, exchange: Exchange, *, account: str = "default"
+    ) -> None:
+        self._admitter = admitter
+        self._settler = settler
+        self._exchange = exchange
+        self._account = account
+
+    async def orders(self, context: SafetyContext) -> ReconciliationReport:
+        """Look up every order of ours that is open with a recorded intent."""
+        report = ReconciliationReport()
+        holds = await context.store.read(lambda tx: tuple(tx.book().holds.values()))
+        for hold in holds:
+            if hold.key.venue != self._exchange.name or hold.intent_ms is None or hold.flatten:
+                continue
+            try:
+                await self._order(context, hold, report)
+            except (VenueUnavailable, StoreUnavailable) as error:
+                report.errors.append(f"{hold.client_order_id}: {error}")
+                report.unsettled.append(hold.client_order_id)
+        return report
+
+    async def _order(
+        self, context: SafetyContext, hold: Hold, report: ReconciliationReport
+    ) -> None:
+        order_id = hold.client_order_id
+        found = await self._exchange.find(hold.key.symbol, order_id)
+        if found is not None:
+            after = await self._settler.report(context, order_id, found)
+            if not after.state.open:
+                report.settled.append(order_id)
+            elif after.state is HoldState.UNKNOWN:
+                report.unsettled.append(order_id)
+            return
+        age_ms = to_ms(self._admitter.clock.now()) - (hold.intent_ms or 0)
+        if hold.state in {HoldState.INTENDED, HoldState.UNKNOWN} and age_ms > ARRIVAL_MAX_MS:
+            await self._settler.unsent(context, order_id, "the venue never knew this order")
+            report.settled.append(order_id)
+        else:
+            report.unsettled.append(order_id)
+
+    async def positions(self, context: SafetyContext, report: ReconciliationReport) -> None:
+        """Compare positions; take on what the venue says, but never the owner's other coins."""
+        try:
+            found = await self._exchange.positions()
+        except VenueUnavailable as error:
+            report.errors.append(f"positions: {error}")
+            return
+        book = await context.store.read(lambda tx: dict(tx.book().positions))
+        name = self._exchange.name
+        venue = {position.symbol: position for position in found}
+        booked = {
+            key.symbol: position
+            for key, position in book.items()
+            if key.venue == name and key.account == self._account
+        }
+        for symbol in sorted({*venue, *booked}):
+            have = booked[symbol].amount if symbol in booked else ZERO
+            price = booked[symbol].price if symbol in booked else ZERO
+            wanted, at = _wanted(symbol, have, venue.get(symbol))
+            await self._take_on(context, report, symbol, have, wanted, at or price)
+
+    async def _take_on(
+        self,
+        context: SafetyContext,
+        report: ReconciliationReport,
+        symbol: str,
+        have: Decimal,
+        wanted: Decimal,
+        price: Decimal,
+    ) -> None:
+        if wanted != ZERO and price <= ZERO:
+            report.errors.append(f"{symbol}: the venue reports a position without a price")
+            return
+        event = EventType.POSITION_SET
+        if wanted != have:
+            event = EventType.RECONCILIATION_MISMATCH
+            report.mismatches.append(f"{symbol}: booked {plain(have)}, found {plain(wanted)}")
+            log.warning("position_mismatch", symbol=symbol, booked=str(have), found=str(wanted))
+        key = PositionKey(self._exchange.name, self._account, symbol)
+        now_ms = to_ms(self._admitter.clock.now())
+        row = self._admitter.draft(event, {}, actor="reconciliation")
+        state = settlement.FoundPosition(key.venue, key.account, symbol, wanted, price, now_ms)
+        await context.store.transact(lambda tx: settlement.set_position(tx, state, row))
+
+
+def _wanted(
+    symbol: str, have: Decimal, found: VenuePosition | None
+) -> tuple[Decimal, Decimal | None]:
+    """The position to take on, and its price where the venue gives one.
+
+    A spot balance may hold coins that the owner put there: only less than booked is believed.
+    """
+    amount = ZERO if found is None else found.amount
+    price = None if found is None else (found.entry_price or found.mark_price)
+    if parse_symbol(symbol).is_spot and amount > have:
+        return have, price
+    return amount, price

@@ -1,0 +1,83 @@
+"""Recovery: how a process starts, whether it stopped in order or was killed at any line.
+
+Start-up is recovery: there is no other path. Open intents are looked up at the venue by their
+ids, reservations stay held, positions are compared, and only then is equity marked.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from tinywindow.safety.domain.audit import EventType
+from tinywindow.safety.domain.records import HoldState
+from tinywindow.safety.errors import VenueUnavailable
+from tinywindow.safety.services.circuit_breaker import CircuitBreaker
+from tinywindow.safety.services.gate import OrderGate
+from tinywindow.safety.services.position_limits import PositionLimitEnforcer
+from tinywindow.safety.services.reconcile import Reconciler, ReconciliationReport
+
+__all__ = ["Recovery"]
+
+log = structlog.get_logger(__name__)
+
+
+class Recovery:
+    """Brings a process to the point where it may trade."""
+
+    def __init__(
+        self, gate: OrderGate, limits: PositionLimitEnforcer, breaker: CircuitBreaker
+    ) -> None:
+        self._limits = limits
+        self._breaker = breaker
+        self._gate = gate
+        self._reconciler = Reconciler(limits.admitter, gate.settler, gate.exchange)
+
+    async def run(self) -> ReconciliationReport:
+        """Recover orders and positions, record a first mark, and audit what was found.
+
+        Raises:
+            LimitsDiffer: this process is configured with other limits than the store's.
+            StoreUnavailable: the store cannot be opened.
+        """
+        context = await self._limits.admitter.open()
+        report = await self._reconciler.orders(context)
+        await self._reconciler.positions(context, report)
+        await self._first_mark(report)
+        row = self._limits.admitter.draft(
+            EventType.RECOVERY,
+            {
+                "settled": report.settled,
+                "unsettled": report.unsettled,
+                "mismatches": report.mismatches,
+                "errors": report.errors,
+            },
+            actor="recovery",
+        )
+        await context.store.transact(lambda tx: tx.audit(row))
+        return report
+
+    async def _first_mark(self, report: ReconciliationReport) -> None:
+        try:
+            account = await self._gate.exchange.account()
+        except VenueUnavailable as error:
+            report.errors.append(f"account: {error}")
+            return
+        await self._breaker.record_equity(account.equity, estimated=account.estimated)
+
+    async def settle_working(self) -> ReconciliationReport | None:
+        """Book what became of orders that rest at the venue or whose outcome is unknown."""
+        context = await self._limits.admitter.open()
+
+        waiting = context.store.peek(
+            lambda book: book is not None
+            and any(
+                hold.state in {HoldState.INTENDED, HoldState.WORKING, HoldState.UNKNOWN}
+                for hold in book.holds.values()
+            )
+        )
+        if not waiting:
+            return None
+        report = await self._reconciler.orders(context)
+        for error in report.errors:
+            log.warning("order_not_reconciled", error=error)
+        return report

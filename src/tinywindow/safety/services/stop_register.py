@@ -1,0 +1,248 @@
+"""Where the stops of this process are read from and written to: own flag, file, database, Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import structlog
+
+from tinywindow.safety.config import KillSwitchConfig
+from tinywindow.safety.domain.kill import KillSwitchMode, Latch, effective_mode
+from tinywindow.safety.errors import DoorbellUnavailable, StoreUnavailable
+from tinywindow.safety.ports import Clock, Doorbell, Ring, Tx
+from tinywindow.safety.services.bounded_store import BoundedStore
+from tinywindow.safety.services.kill_report import VenueReport, venue_report_of
+from tinywindow.safety.services.stop_hints import StopHints
+from tinywindow.safety.stores.fast_files import journal_entry
+from tinywindow.safety.stores.latch_fields import activation_draft, latch_to_fields
+
+__all__ = ["Seen", "StopRegister", "View"]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the database said at one moment.
+
+    `known` tells of the stops that were asked for: when each was released, None while it
+    stands; one that the database does not know is not in it.
+    """
+
+    standing: tuple[Latch, ...]
+    last_release_ms: int | None
+    tripped: bool
+    records: tuple[VenueReport, ...]
+    record_times_ms: tuple[int, ...]
+    known: dict[str, datetime | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Everything that says whether a stop is in force; `unknown` is what could not be read."""
+
+    view: View | None
+    ring: Ring | None
+    file: tuple[Latch, ...]
+    local: tuple[Latch, ...]
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def latches(self) -> tuple[Latch, ...]:
+        """The stops with an identity that are in force, oldest first."""
+        standing = () if self.view is None else self.view.standing
+        found = {latch.id: latch for latch in standing}
+        for latch in self._unreleased((*self.local, *self.file)):
+            found.setdefault(latch.id, latch)
+        return tuple(sorted(found.values(), key=lambda latch: (latch.activated_at, latch.id)))
+
+    @property
+    def active(self) -> bool:
+        """Whether a stop is in force: anything that stands, rings, or cannot be read."""
+        standing = self.view is not None and bool(self.view.standing)
+        rings = self.ring is not None
+        local = bool(self._unreleased(self.local))
+        return standing or rings or local or bool(self.file) or bool(self.unknown)
+
+    def _unreleased(self, latches: tuple[Latch, ...]) -> tuple[Latch, ...]:
+        known = {} if self.view is None else self.view.known
+        return tuple(latch for latch in latches if known.get(latch.id) is None)
+
+    @property
+    def mode(self) -> KillSwitchMode | None:
+        """The mode in force; what is present but cannot be read is HALT_ONLY."""
+        modes = [latch.mode for latch in self.latches if latch.standing]
+        if self.ring is not None:
+            # An envelope that names a released latch never closes anything.
+            ours = self.ring.latch_id is not None
+            modes.append(KillSwitchMode.HALT_ONLY if ours else self.ring.mode)
+        if not modes:
+            return KillSwitchMode.HALT_ONLY if self.active else None
+        return max(modes, key=lambda mode: mode.rank)
+
+
+@dataclass(slots=True)
+class StopRegister:
+    """One kill switch's access to every place where a stop can stand."""
+
+    store: BoundedStore
+    doorbell: Doorbell | None
+    clock: Clock
+    config: KillSwitchConfig
+    hints: StopHints
+    _own: dict[str, Latch] = field(default_factory=dict)
+
+    def hold(self, latch: Latch) -> None:
+        """Set the process's own flag; nothing is awaited, so nothing can come in between."""
+        self._own[latch.id] = latch
+        self.hints.add(latch)
+        context = self.store.handle.glance()
+        if context is not None:
+            context.local_stops[latch.id] = latch
+
+    def let_go(self, latch_id: str) -> None:
+        """Take the own flag back for a stop that is known to be released."""
+        self._own.pop(latch_id, None)
+        self.hints.drop(latch_id)
+        context = self.store.handle.glance()
+        if context is not None:
+            context.local_stops.pop(latch_id, None)
+
+    def local(self) -> tuple[Latch, ...]:
+        """The process's own flag: stops not known to be released."""
+        context = self.store.handle.glance()
+        shared = {} if context is None else context.local_stops
+        if context is not None:
+            for latch_id, latch in self._own.items():
+                shared.setdefault(latch_id, latch)
+        return tuple({**shared, **self._own}.values())
+
+    async def view(self, asked: frozenset[str], *, timeout_s: float) -> View:
+        """Read the database.
+
+        Raises:
+            StoreUnavailable: it did not answer in time.
+        """
+
+        def script(tx: Tx) -> View:
+            known = {}
+            for latch_id in asked:
+                latch = tx.latch(latch_id)
+                if latch is not None:
+                    known[latch_id] = latch.released_at
+            records = tx.close_records()
+            return View(
+                standing=tx.standing_latches(),
+                last_release_ms=tx.last_release_ms(),
+                tripped=tx.standing_trip() is not None,
+                records=tuple(venue_report_of(record) for record in records),
+                record_times_ms=tuple(record.updated_ms for record in records),
+                known=known,
+            )
+
+        return await self.store.read(script, timeout_s=timeout_s)
+
+    async def look(self, *, timeout_s: float) -> Ring | None:
+        """Look at Redis; None where the key is absent, or where there is no Redis.
+
+        Raises:
+            DoorbellUnavailable: it could not be read.
+        """
+        if self.doorbell is None:
+            return None
+        return await self.doorbell.look(timeout_s=timeout_s)
+
+    async def read(self, *, ordered: bool = True) -> Seen:
+        """Read everything; `ordered` reads the database strictly before Redis, else at once.
+
+        The order matters to whoever latches what it sees: what rings after the database was read
+        cannot have been released by what the database then said.
+        """
+        file = self.store.kill_file.read() if self.store.kill_file.exists() else ()
+        asked = frozenset(latch.id for latch in (*file, *self.local()))
+        if ordered:
+            view = await self._view_or_fault(asked)
+            ring = await self._ring_or_fault()
+        else:
+            view, ring = await asyncio.gather(self._view_or_fault(asked), self._ring_or_fault())
+        unknown = [fault for fault in (view, ring) if isinstance(fault, str)]
+        return Seen(
+            None if isinstance(view, str) else view,
+            None if isinstance(ring, str) else ring,
+            file,
+            # Opening the store brings the stops along that other objects of this process hold.
+            self.local(),
+            tuple(unknown),
+        )
+
+    async def _view_or_fault(self, asked: frozenset[str]) -> View | str:
+        try:
+            return await self.view(asked, timeout_s=self.config.read_timeout)
+        except StoreUnavailable as fault:
+            return f"the database cannot be read: {fault}"
+
+    async def _ring_or_fault(self) -> Ring | str | None:
+        try:
+            return await self.look(timeout_s=self.config.read_timeout)
+        except DoorbellUnavailable as fault:
+            return str(fault) or "Redis cannot be read"
+
+    def write_file(self, latch: Latch) -> str | None:
+        """Put a stop into the file `KILL`; an error as a sentence."""
+        try:
+            self.store.kill_file.write([latch])
+        except OSError as fault:
+            _log.error("kill_file_not_written", error=str(fault), latch_id=latch.id)
+            return f"the file KILL could not be written: {fault}"
+        return None
+
+    async def commit(self, latch: Latch) -> str | None:
+        """Commit a stop to the database, its audit row in the outbox; an error as a sentence."""
+
+        def script(tx: Tx) -> None:
+            if tx.add_latch(latch):
+                tx.outbox(activation_draft(latch))
+
+        try:
+            await self.store.write(script, timeout_s=self.config.write_timeout)
+        except StoreUnavailable as fault:
+            _log.error("latch_not_committed", error=str(fault), latch_id=latch.id)
+            return f"the database could not take the latch: {fault}"
+        return None
+
+    def write_journal(self, latch: Latch) -> str | None:
+        """Put a stop into the journal, to be merged later; an error as a sentence."""
+        try:
+            self.store.journal.append(journal_entry(latch_to_fields(latch)))
+        except OSError as fault:
+            _log.error("latch_not_journalled", error=str(fault), latch_id=latch.id)
+            return f"the journal could not take the latch: {fault}"
+        return None
+
+    async def ring(self, latch: Latch, *, replacing: bytes | None = None) -> str | None:
+        """Ring Redis for a stop; an error as a sentence."""
+        if self.doorbell is None:
+            return None
+        try:
+            await asyncio.wait_for(
+                self.doorbell.ring(latch, replacing=replacing), self.config.write_timeout
+            )
+        except (DoorbellUnavailable, TimeoutError) as fault:
+            _log.warning("doorbell_not_rung", error=str(fault), latch_id=latch.id)
+            return f"Redis could not be rung: {str(fault) or 'no answer in time'}"
+        return None
+
+    async def drain(self) -> None:
+        """Let the audit rows of stops follow from the outbox; what fails is tried again later."""
+        try:
+            await self.store.write(lambda tx: tx.drain_outbox())
+        except StoreUnavailable as fault:
+            _log.warning("outbox_not_drained", error=str(fault))
+
+
+def strongest(latches: tuple[Latch, ...]) -> Latch | None:
+    """The stop that an envelope names: the first of the strongest mode."""
+    mode = effective_mode(latches)
+    return next((latch for latch in latches if latch.standing and latch.mode is mode), None)

@@ -1,0 +1,1 @@
+"""The ports made real; every store passes the same contract tests."""

@@ -1,0 +1,1 @@
+"""The one implementation of the store's nouns over an SQL engine."""
