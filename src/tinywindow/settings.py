@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Self, TypeVar
 
 from pydantic import Field, PlainValidator
 
@@ -192,16 +192,17 @@ class Settings(Section):
     @classmethod
     def from_layers(cls, layers: Layers, **given: object) -> Self:
         """Read everything from layers that were read before; see `load`."""
+        values: dict[str, Any] = dict(given)
         violations: list[str] = list(layers.violations)
         clean = Layers(layers.environ, layers.document, layers.file)
         with using(clean):
             for name, kind in _SECTIONS.items():
-                if name not in given:
-                    _collect(given, name, kind, violations)
+                if name not in values:
+                    _collect(values, name, kind, violations)
             try:
-                settings = cls(**given)
+                settings = cls(**values)
             except ConfigurationError as error:
-                violations.extend(error.violations)
+                raise ConfigurationError(dict.fromkeys([*violations, *error.violations])) from None
         if violations:
             raise ConfigurationError(dict.fromkeys(violations))
         return settings
@@ -219,10 +220,13 @@ class Settings(Section):
         scheme, _, rest = self.database.partition("://")
         return Path(rest.partition("?")[0][1:]) if scheme.startswith("sqlite") else None
 
-    def explain(self, layers: Layers | None = None) -> list[Explained]:
+    def explain(
+        self, layers: Layers | None = None, *, given: frozenset[str] = frozenset()
+    ) -> list[Explained]:
         """Every value in force and where it came from; credentials are left out."""
         layers = current_layers() if layers is None else layers
-        own = [row for row in super().explain(layers) if row.name not in _SECTIONS]
+        rows = super().explain(layers, given=given)
+        own = [row for row in rows if row.name not in _SECTIONS]
         for name in _SECTIONS:
             section: Section = getattr(self, name)
             own.extend(section.explain(layers))
@@ -243,16 +247,14 @@ _SECTIONS: Final[Mapping[str, type[Section]]] = {
 }
 
 
-def _collect(
-    given: dict[str, object], name: str, kind: type[Section], violations: list[str]
-) -> None:
+def _collect(values: dict[str, Any], name: str, kind: type[Section], violations: list[str]) -> None:
     """Read one section; where it is wrong, note why, and let a default stand in meanwhile."""
     try:
-        given[name] = kind()
+        values[name] = kind()
     except ConfigurationError as error:
         violations.extend(error.violations)
         with using(Layers()):
-            given[name] = kind()
+            values[name] = kind()
 
 
 @dataclass(frozen=True, slots=True)

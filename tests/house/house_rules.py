@@ -99,6 +99,12 @@ def _imported(source: Source, module: str) -> Iterator[tuple[ast.stmt, set[str]]
             yield node, {a.name for a in node.names}
 
 
+def _calls_of(builtin: str, source: Source) -> Iterator[ast.Call]:
+    for node in source.nodes():
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == builtin:
+            yield node
+
+
 def clock_read(source: Source) -> Iterator[ast.AST]:
     """Clocks are a port: what reads one by itself cannot be tested or simulated."""
     told = {
@@ -108,9 +114,12 @@ def clock_read(source: Source) -> Iterator[ast.AST]:
         and len(node.args) >= READS_UNLESS_TOLD.get(_last_name(node.func), sys.maxsize)
     }
     for node in source.nodes():
-        if isinstance(node, ast.Attribute) and id(node) not in told:
-            if node.attr in CLOCK_READS.get(_last_name(node.value), ()):
-                yield node
+        if (
+            isinstance(node, ast.Attribute)
+            and node.attr in CLOCK_READS.get(_last_name(node.value), ())
+            and id(node) not in told
+        ):
+            yield node
     for statement, names in _imported(source, "time"):
         if names & CLOCK_READS["time"]:
             yield statement
@@ -119,9 +128,8 @@ def clock_read(source: Source) -> Iterator[ast.AST]:
 def blocking_sleep(source: Source) -> Iterator[ast.AST]:
     """`time.sleep` stops the whole loop, the kill switch's watch with it."""
     for node in source.nodes():
-        if isinstance(node, ast.Attribute) and node.attr == "sleep":
-            if _last_name(node.value) == "time":
-                yield node
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "time.sleep":
+            yield node
     for statement, names in _imported(source, "time"):
         if "sleep" in names:
             yield statement
@@ -137,11 +145,13 @@ def undeclared_random(source: Source) -> Iterator[ast.AST]:
         if not source.lies_in(*MAY_DRAW) or names - {"Random"}:
             yield statement
     for node in source.nodes():
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            if node.value.id == "random" and node.attr != "Random":
+        if isinstance(node, ast.Attribute):
+            shared = isinstance(node.value, ast.Name) and node.value.id == "random"
+            if shared and node.attr != "Random":
                 yield node
-        elif isinstance(node, ast.Call) and _last_name(node.func) == "Random":
-            if not node.args and not node.keywords:
+        elif isinstance(node, ast.Call):
+            seeded = bool(node.args or node.keywords)
+            if _last_name(node.func) == "Random" and not seeded:
                 yield node
 
 
@@ -187,18 +197,16 @@ def swallowed_exception(source: Source) -> Iterator[ast.AST]:
             )
             if does_nothing and _is_too_wide(node.type):
                 yield node
-        elif isinstance(node, ast.Call) and _last_name(node.func) == "suppress":
-            if any(_is_too_wide(each) for each in node.args):
+        elif isinstance(node, ast.Call):
+            suppresses = _last_name(node.func) == "suppress"
+            if suppresses and any(map(_is_too_wide, node.args)):
                 yield node
 
 
 def float_in_domain(source: Source) -> Iterator[ast.AST]:
     """Money is decimal; a binary fraction decides a limit wrongly by its last digit."""
     if source.lies_in("safety/domain/"):
-        for node in source.nodes():
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                if node.func.id == "float":
-                    yield node
+        yield from _calls_of("float", source)
 
 
 def assert_statement(source: Source) -> Iterator[ast.AST]:
@@ -209,10 +217,7 @@ def assert_statement(source: Source) -> Iterator[ast.AST]:
 def print_outside_cli(source: Source) -> Iterator[ast.AST]:
     """Standard output belongs to the command line, which may owe one JSON document there."""
     if not source.lies_in("cli/"):
-        for node in source.nodes():
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                if node.func.id == "print":
-                    yield node
+        yield from _calls_of("print", source)
 
 
 BANS: tuple[Callable[[Source], Iterator[ast.AST]], ...] = (

@@ -29,7 +29,7 @@ def doctor(ctx: typer.Context) -> int:
     """Look at configuration, stores, clock and files; exit code 1 when something is wrong."""
     session = session_of(ctx)
     found = list(_look(session))
-    settings = session.settings.explain(session.layers)
+    settings = session.settings.explain(session.layers, given=session.given)
     wrong = [one for one in found if one.level is Level.WRONG]
     session.out.document({"healthy": not wrong, "findings": found, "settings": settings})
     _show_settings(session, settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -14,6 +14,11 @@ from tinywindow.safety.services.kill_report import KillSwitchStatus
 from tinywindow.safety.services.kill_switch import KillSwitch
 
 __all__ = ["register"]
+
+TWO_PERSON: Final = (
+    "Nothing was released: with kill_switch.two_person, a release is asked for and confirmed "
+    "by two operators through the API of the running process."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -48,8 +53,8 @@ async def _release(session: Session, context: SafetyContext, reason: str, *, for
             reason=printable(reason), actor=actor(), force=force, seen=before
         )
     if not isinstance(after, KillSwitchStatus):
-        out.document({"released": [], "active": True, "pending": after})
-        out.say("A second operator must confirm this release; until then the stop stands.")
+        out.document({"released": [], "active": True, "error": TWO_PERSON})
+        out.say(TWO_PERSON)
         return Exit.SAID_NO
     out.document({"released": before.latch_ids, "active": after.active, "reason": after.reason})
     rows = [(latch.id, latch.mode.value, latch.reason) for latch in before.latches]

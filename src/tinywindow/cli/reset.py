@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from tinywindow.cli.output import plain_data, text
+from tinywindow.cli.output import text
 from tinywindow.cli.session import Exit, Session, session_of
 from tinywindow.cli.who import printable
-from tinywindow.safety.services.circuit_breaker import CircuitBreaker
 from tinywindow.safety.services.context import SafetyContext
 
 __all__ = ["register"]
@@ -55,6 +54,10 @@ async def _reset(
     rebaseline: bool,
     yes: bool,
 ) -> int:
+    from tinywindow.safety.services.circuit_breaker import (  # noqa: PLC0415 - for this one only
+        CircuitBreaker,
+    )
+
     settings, out = session.settings, session.out
     async with CircuitBreaker(settings.redis, context, settings.circuit_breaker) as breaker:
         await breaker.check_all_metrics()
@@ -63,7 +66,7 @@ async def _reset(
             out.say("The circuit breaker is not tripped; there is nothing to reset.")
             return Exit.DONE
         pending = breaker.reset()
-        still = plain_data(pending.still_breached)
+        still = [str(getattr(one, "sentence", one)) for one in pending.still_breached]
         out.say(f"Halted: {text(breaker.halt_reason)}")
         _show_breached(session, still, rebaseline=rebaseline)
         if not yes and not _agreed(session):
@@ -76,14 +79,13 @@ async def _reset(
     return Exit.DONE
 
 
-def _show_breached(session: Session, still: object, *, rebaseline: bool) -> None:
+def _show_breached(session: Session, still: list[str], *, rebaseline: bool) -> None:
     if not still:
         session.out.say("No metric would trip again at once.")
         return
     session.out.say("Would trip again at once:")
-    names = still if isinstance(still, list) else [still]
-    for name in names:
-        session.out.say(f"  {text(name)}")
+    for sentence in still:
+        session.out.say(f"  {text(sentence)}")
     if not rebaseline:
         session.out.say("A loss that is still breached needs --rebaseline.")
 

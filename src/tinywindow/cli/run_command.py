@@ -14,8 +14,6 @@ from tinywindow.cli.logs import logs_to_stderr
 from tinywindow.cli.output import text
 from tinywindow.cli.session import Exit, Session, session_of
 from tinywindow.data_folder import default_folder
-from tinywindow.run_report import RunReport
-from tinywindow.runtime import build, run_until_end
 from tinywindow.safety.config.layers import using
 from tinywindow.safety.domain.money import NotANumber, to_decimal
 from tinywindow.settings import PORT_MAX, RunOptions, Settings
@@ -94,7 +92,7 @@ def run(
         change_limits=change_limits,
     )
     session = session_of(ctx, replay_allowed=bool(replay))
-    over = {"scenario": scenario, "seed": seed, "port": port}
+    over: dict[str, object] = {"scenario": scenario, "seed": seed, "port": port}
     named = {name: value for name, value in over.items() if value is not None}
     return _run(session, _settings(session, chosen, named), chosen)
 
@@ -111,6 +109,10 @@ def _settings(session: Session, options: RunOptions, named: dict[str, object]) -
 
 def _run(session: Session, settings: Settings, options: RunOptions) -> int:
     """Run until the end, telling what happens as it does."""
+    # Venues, strategies and the whole graph: no other command pays for them.
+    from tinywindow.run_report import RunReport  # noqa: PLC0415
+    from tinywindow.runtime import build, run_until_end  # noqa: PLC0415
+
     logging, out = settings.logging, session.out
     logs_to_stderr(logging.level, as_json=out.as_json or logging.format == "json")
     with out.moment() as show:

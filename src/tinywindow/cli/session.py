@@ -48,6 +48,8 @@ class Session:
     settings: Settings
     layers: Layers
     out: Output
+    given: frozenset[str] = frozenset()
+    """Settings that the command line gave."""
 
     @property
     def replay(self) -> bool:
@@ -97,7 +99,7 @@ def session_of(ctx: typer.Context, *, replay_allowed: bool = False) -> Session:
     layers = read_layers(file=given.config)
     over = {} if given.data_dir is None else {"data_dir": given.data_dir}
     settings = Settings.from_layers(layers, **over)
-    session = Session(settings, layers, Output(as_json=given.as_json))
+    session = Session(settings, layers, Output(as_json=given.as_json), frozenset(over))
     if session.replay and not replay_allowed:
         raise ConfigurationError(
             f"{settings.data_dir} is the data directory of a replay, where nothing real trades; "

@@ -8,11 +8,9 @@ import typer
 
 from tinywindow.cli.session import Exit, Session, session_of
 from tinywindow.cli.who import actor, printable
-from tinywindow.safety.services.admitter import random_id
-from tinywindow.safety.services.clock import SystemClock
+from tinywindow.safety.domain.records import TradingState
 from tinywindow.safety.services.context import SafetyContext
 from tinywindow.safety.services.kill_switch import KillSwitch
-from tinywindow.safety.services.trading import start_trading, stop_trading
 
 __all__ = ["register"]
 
@@ -28,8 +26,13 @@ def register(app: typer.Typer) -> None:
 def start(ctx: typer.Context, reason: Reason = "") -> int:
     """Switch trading on, once every stop is released and the breaker is reset."""
     session = session_of(ctx)
-    changed = session.with_store(lambda context: _start(session, context, printable(reason)))
-    session.out.document({"trading": "RUNNING", "changed": changed})
+
+    async def work(context: SafetyContext) -> bool:
+        async with _switch(session, context) as switch:
+            return await switch.start_trading(actor=actor(), reason=printable(reason))
+
+    changed = session.with_store(work)
+    session.out.document({"trading": TradingState.RUNNING, "changed": changed})
     session.out.say("Trading is on." if changed else "Trading was on already.")
     return Exit.DONE
 
@@ -37,31 +40,17 @@ def start(ctx: typer.Context, reason: Reason = "") -> int:
 def stop(ctx: typer.Context, reason: Reason = "") -> int:
     """Switch trading off, without a latch: `tinywindow start` switches it on again."""
     session = session_of(ctx)
-    changed = session.with_store(
-        lambda context: stop_trading(
-            context,
-            actor=actor(),
-            reason=printable(reason),
-            now=SystemClock().now(),
-            new_id=random_id,
-        )
-    )
-    session.out.document({"trading": "STOPPED", "changed": changed})
+
+    async def work(context: SafetyContext) -> bool:
+        async with _switch(session, context) as switch:
+            return await switch.stop_trading(actor=actor(), reason=printable(reason))
+
+    changed = session.with_store(work)
+    session.out.document({"trading": TradingState.STOPPED, "changed": changed})
     session.out.say("Trading is off." if changed else "Trading was off already.")
     return Exit.DONE
 
 
-async def _start(session: Session, context: SafetyContext, reason: str) -> bool:
+def _switch(session: Session, context: SafetyContext) -> KillSwitch:
     settings = session.settings
-    async with KillSwitch(settings.redis, (), context, config=settings.kill_switch) as switch:
-        status = await switch.get_status()
-    # Asked before the transaction: it looks at Redis, which the transaction cannot.
-    other = status.reason or "the kill switch is active" if status.active else None
-    return await start_trading(
-        context,
-        actor=actor(),
-        reason=reason,
-        now=SystemClock().now(),
-        new_id=random_id,
-        found=lambda: other,
-    )
+    return KillSwitch(settings.redis, (), context, config=settings.kill_switch)

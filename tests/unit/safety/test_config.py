@@ -274,10 +274,14 @@ def test_all_bad_values_together_are_all_said_at_once(section: str, offset: int)
     """Each round takes another bad value of every field."""
     given = {name: values[offset % len(values)] for name, values in BAD[section].items()}
     said = violations(lambda: KINDS[section](**given))
-    assert sorted(s.partition(":")[0] for s in said) == sorted(f"{section}.{name}" for name in given)
+    assert sorted(s.partition(":")[0] for s in said) == sorted(
+        f"{section}.{name}" for name in given
+    )
 
 
-@pytest.mark.parametrize(("first", "second"), list(itertools.combinations(BAD["position_limits"], 2)))
+@pytest.mark.parametrize(
+    ("first", "second"), list(itertools.combinations(BAD["position_limits"], 2))
+)
 def test_any_two_bad_fields_are_both_said(first: str, second: str) -> None:
     bad = BAD["position_limits"]
     said = violations(lambda: PositionLimits(**{first: bad[first][0], second: bad[second][-1]}))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from decimal import Decimal
 from typing import Annotated, ClassVar, Final
+from zoneinfo import ZoneInfo
 
 from pydantic import PlainValidator, ValidationInfo
 
 from tinywindow.safety.config import rules
 from tinywindow.safety.config.rules import Number, NumberRule, Wrong
 from tinywindow.safety.config.section import Section
+from tinywindow.safety.domain.breaker import BreakerLimits
 from tinywindow.safety.domain.money import to_decimal
+from tinywindow.safety.domain.nav import NavConfig
+from tinywindow.safety.domain.trading_day import DayRule
 
 __all__ = ["CircuitBreakerConfig"]
 
@@ -81,3 +86,19 @@ class CircuitBreakerConfig(Section):
     day_start: Annotated[str, PlainValidator(rules.day_start)] = "00:00"
     day_timezone: Annotated[str, PlainValidator(rules.time_zone)] = "UTC"
     cancel_entries_on_trip: Annotated[bool, PlainValidator(rules.flag)] = True
+
+    def to_limits(self) -> BreakerLimits:
+        """The thresholds as the breaker uses them: exact decimals, times in milliseconds."""
+        hours, minutes = self.day_start.split(":")
+        # `DayRule` takes the short way only for this very object.
+        zone = UTC if self.day_timezone == "UTC" else ZoneInfo(self.day_timezone)
+        day = DayRule(start_ms=(int(hours) * 60 + int(minutes)) * 60_000, timezone=zone)
+        return BreakerLimits(
+            daily_loss_limit=to_decimal(self.daily_loss_limit),
+            drawdown_limit=to_decimal(self.drawdown_limit),
+            max_trades_per_hour=self.max_trades_per_hour,
+            error_rate_limit=to_decimal(self.error_rate_limit),
+            error_rate_min_samples=self.error_rate_min_samples,
+            consecutive_failure_limit=self.consecutive_failure_limit,
+            nav=NavConfig(equity_max_age_ms=rules.to_ms(self.equity_max_age), day=day),
+        )

@@ -101,16 +101,11 @@ class PositionLimits(Section):
             max_leverage=to_decimal(self.max_leverage),
             max_sector_exposure_pct=to_decimal(self.max_sector_exposure_pct),
             allowed_symbols=frozenset(self.allowed_symbols),
-            price_max_age_ms=to_ms(self.price_max_age),
-            equity_max_age_ms=to_ms(self.equity_max_age),
+            price_max_age_ms=rules.to_ms(self.price_max_age),
+            equity_max_age_ms=rules.to_ms(self.equity_max_age),
             price_collar_pct=to_decimal(self.price_collar_pct),
-            reservation_ttl_ms=to_ms(self.reservation_ttl),
-            position_max_age_ms=to_ms(self.position_max_age),
+            reservation_ttl_ms=rules.to_ms(self.reservation_ttl),
+            position_max_age_ms=rules.to_ms(self.position_max_age),
             sectors=dict(self.sectors),
             quote_usd={name: to_decimal(rate) for name, rate in self.quote_usd.items()},
         )
-
-
-def to_ms(seconds: float) -> int:
-    """Seconds in whole milliseconds; the rules admit nothing finer."""
-    return int(to_decimal(seconds) * 1000)

@@ -31,6 +31,7 @@ __all__ = [
     "symbols",
     "table",
     "time_zone",
+    "to_ms",
     "whole",
 ]
 
@@ -131,6 +132,11 @@ def seconds(*, high: int = DAY_S) -> Callable[[object], float]:
         return float(number)
 
     return read
+
+
+def to_ms(duration: float) -> int:
+    """Seconds in whole milliseconds; `seconds` admits nothing finer."""
+    return int(to_decimal(duration) * 1000)
 
 
 def flag(value: object) -> bool:

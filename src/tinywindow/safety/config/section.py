@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Self
 
-from pydantic import PrivateAttr, ValidationError
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -65,8 +65,6 @@ class Section(BaseSettings):
     secrets: ClassVar[frozenset[str]] = frozenset()
     """Fields whose values are never shown."""
 
-    _given: frozenset[str] = PrivateAttr(default=frozenset())
-
     def __init__(self, **values: Any) -> None:  # noqa: ANN401 - pydantic's own signature
         """Read the section; see the class for its fields.
 
@@ -83,7 +81,6 @@ class Section(BaseSettings):
             violations.extend(self._sentences(error, values, layers))
         if violations:
             raise ConfigurationError(violations)
-        self._given = frozenset(values)
 
     @classmethod
     def settings_customise_sources(
@@ -135,13 +132,16 @@ class Section(BaseSettings):
         """Whether anybody said what a field is to be; the default where not."""
         return name in self.model_fields_set
 
-    def explain(self, layers: Layers) -> list[Explained]:
-        """Each field with its value and where it came from; secrets are left out."""
+    def explain(self, layers: Layers, *, given: frozenset[str] = frozenset()) -> list[Explained]:
+        """Each field with its value and where it came from; secrets are left out.
+
+        `layers` are those that the section was read from, `given` what came before them.
+        """
         rows = []
         for name in type(self).model_fields:
             found = layers.find(self.section, name)
             origin = DEFAULT if found is None else found.origin
-            if name in self._given:
+            if name in given or (found is None and name in self.model_fields_set):
                 origin = GIVEN
             value = "(set)" if name in self.secrets and getattr(self, name) else getattr(self, name)
             rows.append(Explained(self.label(name), value, origin))

@@ -29,8 +29,8 @@ from tinywindow.safety.domain.limits import (
 from tinywindow.safety.domain.money import plain, to_micros
 from tinywindow.safety.domain.order import CheckedOrder
 from tinywindow.safety.domain.positions import reducible
-from tinywindow.safety.domain.records import Hold, HoldState, TradingState, Trip
-from tinywindow.safety.domain.watch import BreakerView, watch_breaker
+from tinywindow.safety.domain.records import Hold, HoldState, TradingState
+from tinywindow.safety.domain.watch import BreakerView, TripDraft, draft_trip, watch_breaker
 
 __all__ = ["Admission", "AdmissionRequest", "Admitted", "admit", "halting_reasons"]
 
@@ -108,12 +108,14 @@ def admit(request: AdmissionRequest, view: DecisionView) -> Draft[Admission]:
     existing = view.existing
     if existing is not None and _same(existing, order):
         reduces = existing.reduces
+    duplicate = _duplicate(request, view)
     watched = None
     if request.breaker is not None:
-        watched = watch_breaker(view.book, request.breaker, request.now_ms)
+        # An id that came before has its slot already, or will never be sent.
+        asking = 0 if duplicate else 1
+        watched = watch_breaker(view.book, request.breaker, request.now_ms, asking=asking)
     stops = _exit_stops(request, view) if reduces else _entry_stops(request, view, watched)
-    duplicate = _duplicate(request, view)
-    trip = _trip(request, watched)
+    trip = _trip(request, view, watched)
     if stops or duplicate:
         return _refused(request, view, (*stops, *duplicate), trip)
     if existing is not None:
@@ -227,38 +229,19 @@ def _duplicate(request: AdmissionRequest, view: DecisionView) -> tuple[Breach, .
     return ()
 
 
-def _trip(request: AdmissionRequest, watched: BreakerView | None) -> Trip | None:
-    if watched is None or watched.trip is None:
+def _trip(
+    request: AdmissionRequest, view: DecisionView, watched: BreakerView | None
+) -> TripDraft | None:
+    """The trip to latch with this decision; None where one stands already."""
+    if watched is None or watched.breach is None or view.book.trip is not None:
         return None
-    metric, reading, sentence = watched.trip
-    return Trip(
-        id=request.ids[1],
-        metric=metric,
-        value=plain(reading),
-        limit=plain(watched.limit),
-        sentence=sentence,
-        tripped_ms=request.now_ms,
-    )
-
-
-def _trip_rows(request: AdmissionRequest, trip: Trip | None) -> tuple[AuditDraft, ...]:
-    if trip is None:
-        return ()
-    return (
-        AuditDraft(
-            id=trip.id,
-            time=request.now,
-            event_type=EventType.CIRCUIT_BREAKER_TRIP,
-            actor="circuit-breaker",
-            data={
-                "metric": trip.metric,
-                "value": trip.value,
-                "limit": trip.limit,
-                "reason": trip.sentence,
-                **(request.data or {}),
-            },
-            order_id=request.order.client_order_id,
-        ),
+    return draft_trip(
+        watched.breach,
+        watched.readings,
+        trip_id=request.ids[1],
+        now=request.now,
+        now_ms=request.now_ms,
+        order_id=request.order.client_order_id,
     )
 
 
@@ -294,11 +277,10 @@ def _refused(
     request: AdmissionRequest,
     view: DecisionView,
     breaches: tuple[Breach, ...],
-    trip: Trip | None,
+    trip: TripDraft | None,
 ) -> Draft[Admission]:
     refusal = Refusal(breaches)
-    standing = view.book.trip is not None
-    rows = _trip_rows(request, None if standing else trip)
+    rows = () if trip is None else (trip.row,)
     if request.coalesced is None or not request.coalesced(refusal):
         event = (
             EventType.ORDER_REJECTED_HALTED
@@ -307,11 +289,12 @@ def _refused(
         )
         data = {"reason": refusal.reason, "breaches": [b.to_data() for b in breaches]}
         rows = (*rows, _row(request, event, data))
-    return Draft(refusal, trip=None if standing else trip, audit=rows, at_ms=request.now_ms)
+    latched = None if trip is None else trip.trip
+    return Draft(refusal, trip=latched, audit=rows, at_ms=request.now_ms)
 
 
 def _repeated(
-    request: AdmissionRequest, view: DecisionView, existing: Hold, trip: Trip | None
+    request: AdmissionRequest, view: DecisionView, existing: Hold, trip: TripDraft | None
 ) -> Draft[Admission]:
     """The same order asked for again: it reserves nothing more, and may now get its intent."""
     epoch = view.book.head.stop_epoch
@@ -322,9 +305,9 @@ def _repeated(
         Admitted(hold, epoch, hold.reduces),
         hold=hold,
         take_slot=request.breaker is not None,
-        trip=trip if hold.reduces else None,
+        trip=None if trip is None else trip.trip,
         audit=(
-            *_trip_rows(request, trip if hold.reduces else None),
+            *(() if trip is None else (trip.row,)),
             _row(request, EventType.ORDER_APPROVED, {"reserved_before": True}),
         ),
         at_ms=request.now_ms,
@@ -350,16 +333,15 @@ def _hold(request: AdmissionRequest, *, reduces: bool) -> Hold:
     )
 
 
-def _reducing(request: AdmissionRequest, view: DecisionView, trip: Trip | None) -> Draft[Admission]:
+def _reducing(request: AdmissionRequest, view: DecisionView, trip: TripDraft | None) -> Draft[Admission]:
     hold = _hold(request, reduces=True)
-    new_trip = None if view.book.trip is not None else trip
     return Draft(
-        Admitted(hold, view.book.head.stop_epoch + (new_trip is not None), reduces=True),
+        Admitted(hold, view.book.head.stop_epoch + (trip is not None), reduces=True),
         hold=hold,
         take_slot=request.breaker is not None,
-        trip=new_trip,
+        trip=None if trip is None else trip.trip,
         audit=(
-            *_trip_rows(request, new_trip),
+            *(() if trip is None else (trip.row,)),
             _row(request, EventType.ORDER_APPROVED, {"reduces": True}),
         ),
         at_ms=request.now_ms,

@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Generic, TypeVar
 
 from tinywindow.safety.domain.audit import AuditDraft
+from tinywindow.safety.domain.breaker_documents import reset_mark
 from tinywindow.safety.domain.kill import Latch
 from tinywindow.safety.domain.money import EXACT, ZERO
 from tinywindow.safety.domain.order import PositionKey, Side
@@ -84,6 +85,8 @@ class Book:
         for execution in changes.executions:
             self.executions.upsert(execution)
         self.documents.update(changes.documents)
+        if changes.documents:
+            self.executions.clear_through(reset_mark(self.documents).cleared_id)
 
     def _apply_hold(self, hold: Hold) -> None:
         holds = self.by_key.setdefault(hold.key, {})

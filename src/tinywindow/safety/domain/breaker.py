@@ -214,17 +214,15 @@ def halt_reason(metric: Metric, reading: MetricReading) -> str:
     code = metric.value.upper()
     if value is None or reading.note == _OVERFLOW_NOTE:
         return f"{code}: {reading.note}"
-    match metric:
-        case Metric.DAILY_PNL | Metric.DRAWDOWN:
-            shown = _percent(value, limit, below=True)
-            return f"{code}: {shown} is at or beyond the limit of {_exact_percent(limit)}"
-        case Metric.TRADE_VELOCITY:
-            return f"{code}: {value} orders within an hour are above the limit of {limit}"
-        case Metric.ERROR_RATE:
-            shown = _percent(value, limit, below=False)
-            return f"{code}: {shown} is at or above the limit of {_exact_percent(limit)}"
-        case Metric.CONSECUTIVE_FAILURES:
-            return f"{code}: a streak of {value} is at or above the limit of {limit}"
+    if metric in LOSSES:
+        shown = _percent(value, limit, below=True)
+        return f"{code}: {shown} is at or beyond the limit of {_exact_percent(limit)}"
+    if metric is Metric.ERROR_RATE:
+        shown = _percent(value, limit, below=False)
+        return f"{code}: {shown} is at or above the limit of {_exact_percent(limit)}"
+    if metric is Metric.TRADE_VELOCITY:
+        return f"{code}: {value} orders within an hour are above the limit of {limit}"
+    return f"{code}: a streak of {value} is at or above the limit of {limit}"
 
 
 def _percent(value: Decimal, limit: Decimal, *, below: bool) -> str:

@@ -30,9 +30,9 @@ class BadCandle(ValueError):
 
 
 class Candle(NamedTuple):
-    """One bar. `at_ms` is when it opened; prices are quote units for one base unit."""
+    """One bar. `timestamp_ms` is when it opened; prices are quote units for one base unit."""
 
-    at_ms: int
+    timestamp_ms: int
     open: Decimal
     high: Decimal
     low: Decimal
@@ -50,8 +50,8 @@ def parse_candle(line: str) -> Candle:
     match = _LINE.fullmatch(line)
     if match is None:
         raise BadCandle(f"is not {HEADER} in plain numbers")
-    at_ms, *numbers = match.groups()
-    candle = Candle(int(at_ms), *map(Decimal, numbers))
+    timestamp_ms, *numbers = match.groups()
+    candle = Candle(int(timestamp_ms), *map(Decimal, numbers))
     if not candle.low:
         raise BadCandle("has a price of zero")
     if candle.low > min(candle.open, candle.close) or candle.high < max(candle.open, candle.close):

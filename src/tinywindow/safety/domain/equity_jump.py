@@ -29,7 +29,16 @@ from tinywindow.safety.domain.limits import default_quotes
 from tinywindow.safety.domain.money import EXACT, ONE, ZERO, plain
 from tinywindow.safety.domain.symbols import parse_symbol
 
-__all__ = ["EquityWatch", "Holding", "Snapshot", "judged", "snapshot", "watches_of", "watches_text"]
+__all__ = [
+    "EquityWatch",
+    "Holding",
+    "Snapshot",
+    "judged",
+    "passed_over",
+    "snapshot",
+    "watches_of",
+    "watches_text",
+]
 
 PRICE_AGE_MAX_MS: Final = 60_000
 """How far a price may lie from the mark that it is to explain."""
@@ -66,11 +75,13 @@ class EquityWatch:
         believed: the last mark that was believed.
         doubted: the last of a streak of marks that were not, but follow from one another.
         doubted_since_ms: when that streak began.
+        streak: whether the account's newest mark was not trusted, for whatever reason.
     """
 
     believed: Snapshot | None = None
     doubted: Snapshot | None = None
     doubted_since_ms: int = 0
+    streak: bool = False
 
 
 def snapshot(book: Book, account: str, equity: Decimal, at_ms: int) -> Snapshot | None:
@@ -100,19 +111,19 @@ def judged(
     """Compare a mark with what it should be; the note says why not, empty when it is believed."""
     believed = watch.believed
     if now is None or believed is None:
-        return EquityWatch(now), ""
+        return EquityWatch(now, streak=watch.streak), ""
     before = replace(believed, equity=EXACT.add(believed.equity, cash_flow))
     note = _unexplained(before, now)
     if not note:
-        return EquityWatch(now), ""
+        return EquityWatch(now, streak=watch.streak), ""
     since_ms = now.at_ms
     if watch.doubted is not None:
         last = replace(watch.doubted, equity=EXACT.add(watch.doubted.equity, cash_flow))
         if not _unexplained(last, now):
             since_ms = watch.doubted_since_ms
     if now.at_ms - since_ms >= SETTLE_MS:
-        return EquityWatch(now), ""
-    return EquityWatch(before, now, since_ms), note
+        return EquityWatch(now, streak=watch.streak), ""
+    return EquityWatch(before, now, since_ms, watch.streak), note
 
 
 def passed_over(watch: EquityWatch, *, cash_flow: Decimal) -> EquityWatch:
@@ -120,7 +131,7 @@ def passed_over(watch: EquityWatch, *, cash_flow: Decimal) -> EquityWatch:
     if watch.believed is None:
         return watch
     equity = EXACT.add(watch.believed.equity, cash_flow)
-    return EquityWatch(replace(watch.believed, equity=equity))
+    return EquityWatch(replace(watch.believed, equity=equity), streak=watch.streak)
 
 
 def _unexplained(before: Snapshot, now: Snapshot) -> str:
@@ -161,7 +172,12 @@ def watches_text(watches: Mapping[str, EquityWatch]) -> str:
     """Every account's watch as the text that the store keeps."""
     return canonical_json(
         {
-            account: [_packed(watch.believed), _packed(watch.doubted), watch.doubted_since_ms]
+            account: [
+                _packed(watch.believed),
+                _packed(watch.doubted),
+                watch.doubted_since_ms,
+                watch.streak,
+            ]
             for account, watch in watches.items()
         }
     )
@@ -173,8 +189,8 @@ def watches_of(text: str | None) -> Mapping[str, EquityWatch]:
     if text is None:
         return {}
     return {
-        account: EquityWatch(_unpacked(believed), _unpacked(doubted), int(since))
-        for account, (believed, doubted, since) in json.loads(text).items()
+        account: EquityWatch(_unpacked(believed), _unpacked(doubted), int(since), bool(streak))
+        for account, (believed, doubted, since, streak) in json.loads(text).items()
     }
 
 

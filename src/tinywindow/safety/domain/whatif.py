@@ -13,8 +13,14 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final
 
 from tinywindow.safety.domain.money import EXACT, ZERO
-from tinywindow.safety.domain.nav import Mark, MarkRefused, NavConfig, NavState
-from tinywindow.safety.domain.nav import apply_mark, performance
+from tinywindow.safety.domain.nav import (
+    Mark,
+    MarkRefused,
+    NavConfig,
+    NavState,
+    apply_mark,
+    performance,
+)
 from tinywindow.safety.errors import InvariantBroken
 
 __all__ = ["CurvePoint", "LossFinding", "WhatIf", "what_if"]

@@ -190,10 +190,11 @@ class ExecutionBook:
 
     Attributes:
         overflowed: an attempt could not be kept, so that nobody can count any more: the three
-            metrics then read as breached until `clear_through`.
+            metrics then read as breached until a reset clears them.
         fed_at_ms: when the newest attempt was made or resolved; None before the first.
         last_id: the highest id seen; what a confirmed reset clears through.
         cleared_id: attempts up to this id no longer count.
+        cleared_at_ms: attempts made up to this moment no longer count.
     """
 
     __slots__ = (
@@ -202,6 +203,7 @@ class ExecutionBook:
         "_rows",
         "_streak",
         "_velocity",
+        "cleared_at_ms",
         "cleared_id",
         "fed_at_ms",
         "last_id",
@@ -213,13 +215,16 @@ class ExecutionBook:
         self.fed_at_ms: int | None = None
         self.last_id = 0
         self.cleared_id = 0
+        self.cleared_at_ms = -1
         self._rows: dict[int, Execution] = {}
         self._velocity = SlidingWindow()
         self._errors = ErrorWindow()
         self._streak = FailureStreak()
         self._crowded_at = CROWDED
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """The number of attempts kept."""
         return len(self._rows)
 
     def upsert(self, row: Execution) -> None:
@@ -229,7 +234,7 @@ class ExecutionBook:
         if self.fed_at_ms is None or moment_ms > self.fed_at_ms:
             self.fed_at_ms = moment_ms
         known = self._rows.get(row.id)
-        if row.id <= self.cleared_id or row == known:
+        if not self._counts(row) or row == known:
             return
         if known is not None:
             self._drop(known)
@@ -249,12 +254,27 @@ class ExecutionBook:
                 self._velocity.add(row.at_ms)
 
     def clear_through(self, row_id: int) -> None:
-        """Stop counting every attempt up to `row_id`: an operator has confirmed a reset."""
-        if row_id <= self.cleared_id:
-            return
-        self.cleared_id = row_id
+        """Stop counting every attempt up to this id: an operator has confirmed a reset."""
+        if row_id > self.cleared_id:
+            self.cleared_id = row_id
+            self._clear()
+
+    def clear_until(self, at_ms: int) -> None:
+        """Stop counting every attempt made up to this moment.
+
+        What is attempted later in the same millisecond is not counted either, nor what a clock
+        that is set back stamps as earlier; `clear_through` knows the difference.
+        """
+        if at_ms > self.cleared_at_ms:
+            self.cleared_at_ms = at_ms
+            self._clear()
+
+    def _clear(self) -> None:
         self.overflowed = False
-        self._keep([row for row in self._rows.values() if row.id > row_id])
+        self._keep([row for row in self._rows.values() if self._counts(row)])
+
+    def _counts(self, row: Execution) -> bool:
+        return row.id > self.cleared_id and row.at_ms > self.cleared_at_ms
 
     def velocity(self, now_ms: int) -> int:
         """Orders sent, or about to be, within the last hour."""

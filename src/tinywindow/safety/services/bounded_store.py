@@ -75,7 +75,8 @@ class BoundedStore:
         task.add_done_callback(_seen)
         try:
             # Shielded: a commit that comes late is better than one that is torn off.
-            result = await asyncio.wait_for(asyncio.shield(task), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                result = await asyncio.shield(task)
         except (DependencyError, OSError) as fault:
             self.online = False
             if isinstance(fault, TimeoutError):

@@ -8,7 +8,6 @@ for a running close, up to `close_deadline`; another process resumes what is lef
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from tinywindow.safety.ports import Clock, Exchange
 from tinywindow.safety.services.bounded_store import BoundedStore
 from tinywindow.safety.services.close_tally import CloseTally
 from tinywindow.safety.services.context import ContextHandle
+from tinywindow.safety.services.end_task import end_task
 from tinywindow.safety.services.flatten_lease import VenueLease
 from tinywindow.safety.services.flatten_ledger import FlattenLedger
 from tinywindow.safety.config import KillSwitchConfig
@@ -37,6 +37,7 @@ __all__ = ["FlattenTools", "Flattener", "FlattenerTask", "FlattenerThread"]
 
 STORE_TIMEOUT_S: Final = 2.0
 """How long a flattener waits for its database before it goes on without."""
+CLOSE_TIMEOUT_S: Final = 1.0
 TICK_S: Final = 0.1
 """How often the thread looks whether the process is ending."""
 
@@ -174,8 +175,7 @@ class FlattenerTask:
         """End the task, wherever it is; the progress it saved is resumed by the next."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
+            await end_task(task)
 
 
 class FlattenerThread:
@@ -291,8 +291,7 @@ def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None
 
 async def _close_quietly(name: str, exchange: Exchange) -> None:
     try:
-        await asyncio.wait_for(exchange.close(), 1.0)
-    except concurrent.futures.CancelledError:
-        raise
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await exchange.close()
     except Exception as fault:  # noqa: BLE001 - the work is done; a connection that will not close
         _log.warning("exchange_not_closed", venue=name, error=repr(fault))

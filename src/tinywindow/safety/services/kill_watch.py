@@ -12,6 +12,7 @@ import structlog
 from tinywindow.safety.domain.kill import KillSwitchMode, Latch, LatchSource
 from tinywindow.safety.errors import DoorbellUnavailable, StoreUnavailable
 from tinywindow.safety.ports import Ring, Tx
+from tinywindow.safety.services.end_task import end_task
 from tinywindow.safety.services.stop_merge import (
     Arrivals,
     merge_journal,
@@ -66,8 +67,7 @@ class KillWatch:
         """Watch no longer."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
+            await end_task(task)
 
     async def _watch(self) -> None:
         while True:

@@ -226,9 +226,8 @@ class StopRegister:
         if self.doorbell is None:
             return None
         try:
-            await asyncio.wait_for(
-                self.doorbell.ring(latch, replacing=replacing), self.config.write_timeout
-            )
+            async with asyncio.timeout(self.config.write_timeout):
+                await self.doorbell.ring(latch, replacing=replacing)
         except (DoorbellUnavailable, TimeoutError) as fault:
             _log.warning("doorbell_not_rung", error=str(fault), latch_id=latch.id)
             return f"Redis could not be rung: {str(fault) or 'no answer in time'}"

@@ -47,7 +47,8 @@ class VenueCalls:
 
     async def _bounded(self, what: str, call: Coroutine[object, object, T]) -> T:
         try:
-            return await asyncio.wait_for(call, self.timeout_s)
+            async with asyncio.timeout(self.timeout_s):
+                return await call
         except VenueUnavailable:
             raise
         except TimeoutError as fault:
@@ -101,7 +102,8 @@ class VenueCalls:
         self._sends.add(task)
         task.add_done_callback(self._sent)
         try:
-            return await asyncio.wait_for(asyncio.shield(task), self.timeout_s)
+            async with asyncio.timeout(self.timeout_s):
+                return await asyncio.shield(task)
         except ApprovalVoid:
             raise
         except TimeoutError:

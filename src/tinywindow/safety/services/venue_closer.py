@@ -135,7 +135,8 @@ class VenueCloser:
 
     async def _pause(self) -> None:
         try:
-            await asyncio.wait_for(self.wake.wait(), self._delay_s())
+            async with asyncio.timeout(self._delay_s()):
+                await self.wake.wait()
         except TimeoutError:
             return
         self.wake.clear()

@@ -13,6 +13,8 @@ __all__ = ["Journal"]
 
 LINE_BYTES_MAX = 65_536
 READ_BYTES_MAX = 64 * 1024 * 1024
+TAIL_BYTES = 256
+"""What is remembered of the end of what was read, to notice that the file was replaced."""
 
 
 class Journal:
@@ -22,13 +24,14 @@ class Journal:
     `audit` (a row that must follow). Each has an id, so that merging twice changes nothing.
     """
 
-    __slots__ = ("_inode", "_offset", "_path", "path")
+    __slots__ = ("_offset", "_path", "_read", "_tail", "path")
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._path = str(path)
         self._offset = 0
-        self._inode = -1
+        self._tail = b""
+        self._read = b""
 
     def append(self, entry: Mapping[str, object]) -> None:
         """Write one entry and wait until it is on disk.
@@ -51,20 +54,23 @@ class Journal:
         except FileNotFoundError:
             return 0, ()
         try:
-            info = os.fstat(handle)
-            if info.st_ino != self._inode or info.st_size < self._offset:
-                self._inode, self._offset = info.st_ino, 0
-            size = min(info.st_size - self._offset, READ_BYTES_MAX)
-            data = os.pread(handle, size, self._offset) if size else b""
+            # A file that was replaced does not hold what was read before, whatever its inode.
+            begin = self._offset - len(self._tail)
+            if os.pread(handle, len(self._tail), begin) != self._tail:
+                self._offset, self._tail = 0, b""
+            data = os.pread(handle, READ_BYTES_MAX, self._offset)
         finally:
             os.close(handle)
         whole = data.rfind(b"\n") + 1
+        self._read = data[:whole]
         entries = [_entry(line) for line in data[:whole].split(b"\n")]
         return self._offset + whole, tuple(entry for entry in entries if entry is not None)
 
     def merged(self, offset: int) -> None:
-        """Say that everything before `offset` is in the database."""
-        self._offset = offset
+        """Say that everything before `offset`, as `pending` gave it, is in the database."""
+        if offset != self._offset:
+            self._offset = offset
+            self._tail = self._read[-TAIL_BYTES:]
 
 
 def _entry(line: bytes) -> dict[str, object] | None:

@@ -5,18 +5,22 @@ Alembic is loaded only where there is something to do, since it costs a third of
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Final
 
 from tinywindow.safety.errors import StoreUnavailable
 from tinywindow.safety.stores.schema import SCHEMA_REVISION
+from tinywindow.safety.stores.ticket import Ticket
 
 __all__ = ["current_revision", "upgrade_sqlite"]
 
+READ_TIMEOUT_S: Final = 2.0
+"""How long a look at the revision waits for a process that is making the file."""
+
 _SCRIPTS: Final = Path(__file__).parent / "migrations"
+_one_at_a_time: Final = threading.Lock()
 
 
 def current_revision(database: Path) -> str | None:
@@ -28,7 +32,7 @@ def current_revision(database: Path) -> str | None:
     if not database.exists():
         return None
     try:
-        connection = sqlite3.connect(database, timeout=0.25)
+        connection = sqlite3.connect(database, timeout=READ_TIMEOUT_S)
         try:
             known = connection.execute(
                 "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'"
@@ -53,17 +57,20 @@ def upgrade_sqlite(database: Path) -> bool:
     """
     if current_revision(database) == SCHEMA_REVISION:
         return False
-    ticket = os.open(
-        database.with_name(database.name + ".ticket"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-    )
-    try:
-        fcntl.flock(ticket, fcntl.LOCK_EX)
-        if current_revision(database) == SCHEMA_REVISION:
-            return False
-        _run_alembic(database)
-        return True
-    finally:
-        os.close(ticket)
+    # Alembic keeps what it is doing in module globals: one migration at a time in a process.
+    with _one_at_a_time:
+        try:
+            ticket = Ticket(database)
+        except OSError as error:
+            raise StoreUnavailable(f"the database cannot be made: {error}") from error
+        try:
+            ticket.take()
+            if current_revision(database) == SCHEMA_REVISION:
+                return False
+            _run_alembic(database)
+        finally:
+            ticket.close()
+    return True
 
 
 def _run_alembic(database: Path) -> None:

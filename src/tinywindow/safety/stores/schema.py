@@ -219,6 +219,7 @@ executions = Table(
     CheckConstraint("kind IN ('order', 'cancel', 'decision')", name="kind"),
     CheckConstraint("outcome IN ('PENDING', 'OK', 'FAILED', 'UNKNOWN', 'VOID')", name="outcome"),
     Index("ix_executions_version", "version"),
+    Index("ix_executions_at_ms", "at_ms"),
 )
 
 audit_log = Table(
@@ -281,12 +282,14 @@ AUDIT_TRIGGERS_SQLITE: Final = (
     CREATE TRIGGER audit_log_no_delete BEFORE DELETE ON audit_log
     BEGIN SELECT RAISE(ABORT, 'audit_log is append-only'); END
     """,
-    # Runs before the conflict resolution of INSERT OR REPLACE could delete a row.
+    # Runs before the conflict resolution of INSERT OR REPLACE could delete a row, be it for its
+    # sequence number or for its id: such a deletion fires no trigger of its own.
     f"""
     CREATE TRIGGER audit_log_chain BEFORE INSERT ON audit_log
     WHEN NEW.seq IS NOT (SELECT COALESCE(MAX(seq), 0) + 1 FROM audit_log)
       OR NEW.prev_hash IS NOT COALESCE(
            (SELECT hash FROM audit_log ORDER BY seq DESC LIMIT 1), '{"0" * 64}')
+      OR EXISTS (SELECT 1 FROM audit_log WHERE id = NEW.id)
     BEGIN SELECT RAISE(ABORT, 'audit_log rows are appended to the end of the chain'); END
     """,
 )

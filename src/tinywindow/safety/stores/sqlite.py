@@ -7,22 +7,22 @@ the ticket each waits for at most one transaction of every other. Readers take n
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
+import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
 from tinywindow.safety.domain.book import Book, DecisionIds, DecisionView, Draft
-from tinywindow.safety.errors import LedgerBusy, SafetyError, StoreUnavailable
+from tinywindow.safety.errors import InvariantBroken, LedgerBusy, SafetyError, StoreUnavailable
 from tinywindow.safety.ports import Tx
 from tinywindow.safety.stores.migrate import upgrade_sqlite
 from tinywindow.safety.stores.sql.engine import SqliteEngine
-from tinywindow.safety.stores.sql.tx import SqlTx, commit_draft, refreshed, view_of
-from tinywindow.safety.stores.worker import InlineWorker, Job, Runner, Worker
+from tinywindow.safety.stores.sql.tx import SqlTx, catch_up, commit_draft, view_of
+from tinywindow.safety.stores.ticket import NoTurn, Ticket, ticket_path
+from tinywindow.safety.stores.worker import InlineWorker, Runner, Worker
 
 __all__ = ["DECISION_TIMEOUT_S", "SqliteStore", "connect", "ticket_path"]
 
@@ -32,13 +32,10 @@ DECISION_TIMEOUT_S: Final = 0.45
 """How long an order waits for its turn before it is answered `LEDGER_BUSY`."""
 SCRIPT_TIMEOUT_S: Final = 5.0
 """How long what is no order waits for its turn."""
+CLOSE_TIMEOUT_S: Final = 5.0
+"""How long closing waits for the job that runs; its thread ends by itself afterwards."""
 BUSY_TIMEOUT_MS: Final = 250
 """How long SQLite itself waits for a lock held by a program that takes no ticket."""
-
-
-def ticket_path(database: Path) -> Path:
-    """The file whose lock hands out turns at `database`."""
-    return database.with_name(database.name + ".ticket")
 
 
 def connect(database: Path, *, read_only: bool = False) -> sqlite3.Connection:
@@ -55,44 +52,71 @@ def connect(database: Path, *, read_only: bool = False) -> sqlite3.Connection:
             check_same_thread=False,
             cached_statements=256,
         )
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
-        if read_only:
-            connection.execute("PRAGMA query_only=ON")
-        mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
-        synchronous = connection.execute("PRAGMA synchronous").fetchone()[0]
     except sqlite3.Error as error:
         raise StoreUnavailable(f"the SQLite file cannot be opened: {error}") from error
-    if mode != "wal" or synchronous < 2:
+    try:
+        _make_durable(connection, read_only=read_only)
+    except sqlite3.Error as error:
         connection.close()
+        raise StoreUnavailable(f"the SQLite file cannot be opened: {error}") from error
+    except StoreUnavailable:
+        connection.close()
+        raise
+    return connection
+
+
+def _make_durable(connection: sqlite3.Connection, *, read_only: bool) -> None:
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    if read_only:
+        connection.execute("PRAGMA query_only=ON")
+    mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+    synchronous = connection.execute("PRAGMA synchronous").fetchone()[0]
+    if mode != "wal" or synchronous < 2:  # noqa: PLR2004 - FULL, by SQLite's numbering
         raise StoreUnavailable(
             f"the SQLite file is in mode {mode!r} with synchronous={synchronous}; "
             "WAL and FULL are needed for a stop to survive a power cut"
         )
-    return connection
 
 
 class SqliteStore:
     """Implements `ports.Store` on one SQLite file."""
 
     def __init__(self, database: Path, *, inline: bool = False) -> None:
+        """Open connections to a file whose schema is up to date; see `open`."""
         self._database = database
-        self._writer = connect(database)
-        self._reader = connect(database, read_only=True)
-        self._probe = connect(database, read_only=True)
-        self._ticket = os.open(ticket_path(database), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._connections: list[sqlite3.Connection] = []
+        try:
+            self._writer = self._connected(read_only=False)
+            self._reader = self._connected(read_only=True)
+            self._probe = self._connected(read_only=True)
+            self._ticket = Ticket(database)
+            self._file = _file_id(database)
+        except (StoreUnavailable, OSError) as error:
+            for connection in self._connections:
+                connection.close()
+            if isinstance(error, StoreUnavailable):
+                raise
+            raise StoreUnavailable(f"the database cannot be opened: {error}") from error
         self._book: Book | None = None
-        self._book_lock = threading.Lock()
         self._reader_book: Book | None = None
+        self._book_lock = threading.Lock()
         self._closed = False
+        self._inline = inline
         self._writes: Runner
         self._reads: Runner
         if inline:
-            self._writes = self._reads = InlineWorker()
+            self._writes, self._reads = InlineWorker(self._ticket), InlineWorker(NoTurn())
         else:
-            self._writes = Worker("tinywindow-writer", on_stop=self._close_writer)
-            self._reads = Worker("tinywindow-reader", on_stop=self._reader.close)
-        self._inline = inline
+            self._writes = Worker(
+                "tinywindow-writer", turn=self._ticket, on_stop=self._close_writer
+            )
+            self._reads = Worker("tinywindow-reader", turn=NoTurn(), on_stop=self._reader.close)
+
+    def _connected(self, *, read_only: bool) -> sqlite3.Connection:
+        connection = connect(self._database, read_only=read_only)
+        self._connections.append(connection)
+        return connection
 
     @classmethod
     async def open(
@@ -104,38 +128,36 @@ class SqliteStore:
             StoreUnavailable: it cannot be opened, is damaged, or was made by a newer version.
         """
         del data_dir
-        database.parent.mkdir(parents=True, exist_ok=True)
-        upgrade_sqlite(database)
-        return cls(database, inline=inline)
+
+        def opened() -> SqliteStore:
+            try:
+                database.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreUnavailable(f"the database cannot be made: {error}") from error
+            upgrade_sqlite(database)
+            return cls(database, inline=inline)
+
+        # Another process may be upgrading the file, which must not hold up this loop.
+        return opened() if inline else await asyncio.to_thread(opened)
 
     async def decide(self, ids: DecisionIds, propose: Callable[[DecisionView], Draft[T]]) -> T:
         """Take the order's way in one transaction and one thread hop."""
 
-        def work(job: Job[T]) -> T:
-            def script(tx: SqlTx, db: SqliteEngine) -> T:
-                return commit_draft(tx, propose(view_of(tx, db, ids)))
+        def script(tx: SqlTx, db: SqliteEngine) -> T:
+            view = view_of(tx, db, ids)
+            return commit_draft(tx, propose(view), known=view.existing is not None)
 
-            return self._write(job, script)
-
-        return await self._writes.run(work, timeout_s=DECISION_TIMEOUT_S)
+        return await self._writes.run(lambda: self._write(script), timeout_s=DECISION_TIMEOUT_S)
 
     async def transact(self, script: Callable[[Tx], T], *, stop: bool = False) -> T:
         """Run a script in one write transaction; a stop goes before waiting orders."""
-
-        def work(job: Job[T]) -> T:
-            return self._write(job, lambda tx, _: script(tx))
-
-        return await self._writes.run(work, timeout_s=SCRIPT_TIMEOUT_S, first=stop)
+        return await self._writes.run(
+            lambda: self._write(lambda tx, _: script(tx)), timeout_s=SCRIPT_TIMEOUT_S, first=stop
+        )
 
     async def read(self, script: Callable[[Tx], T]) -> T:
         """Run a script that only reads, on a snapshot, without waiting for writers."""
-
-        def work(job: Job[T]) -> T:
-            if not job.begin():
-                raise LedgerBusy("the read was given up")
-            return self._read(script)
-
-        return await self._reads.run(work, timeout_s=SCRIPT_TIMEOUT_S)
+        return await self._reads.run(lambda: self._read(script), timeout_s=SCRIPT_TIMEOUT_S)
 
     def peek(self, look: Callable[[Book | None], T]) -> T:
         """Look at the newest cached book without I/O; None before the first transaction."""
@@ -153,7 +175,7 @@ class SqliteStore:
         return int(token)
 
     async def close(self) -> None:
-        """Let go of connections and threads."""
+        """Let go of connections and threads; the job that runs ends first, others are refused."""
         if self._closed:
             return
         self._closed = True
@@ -163,43 +185,39 @@ class SqliteStore:
         if self._inline:
             self._close_writer()
             self._reader.close()
+        await self._writes.ended(timeout_s=CLOSE_TIMEOUT_S)
+        await self._reads.ended(timeout_s=CLOSE_TIMEOUT_S)
 
     def _close_writer(self) -> None:
         self._writer.close()
-        os.close(self._ticket)
+        self._ticket.close()
 
-    @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        fcntl.flock(self._ticket, fcntl.LOCK_EX)
+    def _write(self, script: Callable[[SqlTx, SqliteEngine], T]) -> T:
         try:
-            yield
-        finally:
-            fcntl.flock(self._ticket, fcntl.LOCK_UN)
-
-    def _write(self, job: Job[T], script: Callable[[SqlTx, SqliteEngine], T]) -> T:
-        try:
-            with self._turn():
-                # A job that waited past its bound for the turn is given up, not begun.
-                if not job.begin():
-                    raise LedgerBusy("the request was given up")
-                return self._transaction(script)
+            return self._transaction(script)
         except sqlite3.Error as error:
             self._forget()
-            raise _unavailable(error) from error
-        except OSError as error:
-            self._forget()
-            raise StoreUnavailable(f"the database cannot be written: {error}") from error
+            raise _fault_of(error) from error
         except BaseException:
             self._forget()
             raise
 
     def _transaction(self, script: Callable[[SqlTx, SqliteEngine], T]) -> T:
+        self._check_file()
         connection = self._writer
+        if connection.in_transaction:
+            # An earlier rollback failed, on a disk that was away, say.
+            connection.execute("ROLLBACK")
         connection.execute("BEGIN IMMEDIATE")
         try:
             db = SqliteEngine(connection)
+            book, changes = catch_up(db, self._book)
             with self._book_lock:
-                book = refreshed(db, self._book)
+                if changes is not None:
+                    book.apply(changes)
+                if self._book is not None and book is not self._book:
+                    # The database went back in time: what readers remember is of another one.
+                    self._reader_book = None
                 self._book = book
             tx = SqlTx(db, book)
             result = script(tx, db)
@@ -214,29 +232,56 @@ class SqliteStore:
         return result
 
     def _forget(self) -> None:
-        """Drop the cached book: after an error nothing remembered is trusted."""
+        """Drop the cached books: after an error nothing remembered is trusted."""
         with self._book_lock:
             self._book = None
 
     def _read(self, script: Callable[[Tx], T]) -> T:
         connection = self._reader
         try:
+            self._check_file()
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
             connection.execute("BEGIN")
             try:
                 db = SqliteEngine(connection)
+                book, changes = catch_up(db, self._reader_book)
                 with self._book_lock:
-                    book = refreshed(db, self._reader_book)
+                    if changes is not None:
+                        book.apply(changes)
                     self._reader_book = book
                 return script(SqlTx(db, book))
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
         except sqlite3.Error as error:
-            self._reader_book = None
-            raise _unavailable(error) from error
-        except SafetyError:
-            self._reader_book = None
+            self._forget_read()
+            raise _fault_of(error) from error
+        except BaseException:
+            self._forget_read()
             raise
+
+    def _forget_read(self) -> None:
+        with self._book_lock:
+            self._reader_book = None
+
+    def _check_file(self) -> None:
+        """Make sure that the path still names the file that is open.
+
+        A file that was removed or replaced would take every commit of this process along, while
+        others write to the new one.
+        """
+        try:
+            same = _file_id(self._database) == self._file
+        except OSError as error:
+            raise StoreUnavailable(f"the database file is gone: {error}") from error
+        if not same:
+            raise StoreUnavailable("the database file was replaced while it was open")
+
+
+def _file_id(database: Path) -> tuple[int, int]:
+    status = os.stat(database)  # noqa: PTH116 - on the order's way; Path.stat costs twice as much
+    return status.st_dev, status.st_ino
 
 
 def _newer(first: Book | None, second: Book | None) -> Book | None:
@@ -250,8 +295,12 @@ def _newer(first: Book | None, second: Book | None) -> Book | None:
     return second if ahead else first
 
 
-def _unavailable(error: sqlite3.Error) -> StoreUnavailable:
-    text = str(error)
-    if "locked" in text or "busy" in text:
-        return LedgerBusy(f"the database is locked by another program: {text}")
-    return StoreUnavailable(f"the database failed: {text}")
+def _fault_of(error: sqlite3.Error) -> SafetyError:
+    """What a fault of the engine is to the caller: busy, unavailable, or a bug of ours."""
+    if isinstance(error, sqlite3.IntegrityError):
+        return InvariantBroken(f"the database refused what must not be written: {error}")
+    # The primary code is the low byte of what SQLite reports.
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return LedgerBusy(f"the database is locked by another program: {error}")
+    return StoreUnavailable(f"the database failed: {error}")

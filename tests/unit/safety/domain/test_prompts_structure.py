@@ -74,6 +74,7 @@ PLAIN = [
     "[1] and [...] and [institutional]",
     "S&P 500, Q&A, AT&T; R&D &c &unknown; &#0; &#99999999; &#xffffffff;",
     "(a) \u2039quoted\u203a \ua789",
+    "\uff1cEPS\uff1e \uff1c\u6c7a\u7b97\uff1e",
     "\uff16\u4e07\u7f8e\u5143 10\u2076 \u00bd",
     "key: value\nprice: 3",
 ]
@@ -112,8 +113,7 @@ def test_one_character_is_replaced_and_every_word_stays() -> None:
 def test_nested_tokens_do_not_close_up(nested: str) -> None:
     escaped = escape(nested)
 
-    assert "<" not in escaped
-    assert "[INST]" not in escaped
+    assert not any(token in escaped for token in ("<|", "</", "<<SYS>>", "[INST]"))
 
 
 @given(
@@ -167,6 +167,10 @@ def test_a_shadow_knows_where_each_character_came_from() -> None:
     assert shadow.between(2, 2) == (0, 0)
 
 
+def test_a_shadow_has_one_kind_of_line_break_and_blank() -> None:
+    assert cast("a\rb\u2028c&#10;d\u2800e\ufdfa").text == "a\nb\nc\nd e\ufdfa"
+
+
 def test_a_plain_text_is_its_own_shadow() -> None:
     assert cast("plain\ttext\n") == Shadow("plain\ttext\n", None)
     assert cast("plain").span(2) == (2, 3)
@@ -185,7 +189,7 @@ def test_a_plain_text_is_its_own_shadow() -> None:
         ("&#0;", "&", 1),
         ("&#1114112;", "&", 1),
         ("&#999999999;", "&", 1),
-        ("&nothing;", "&", 1),
+        ("&zzz;", "&", 1),
         ("& ", "&", 1),
         ("&T;", "&", 1),
     ],

@@ -55,6 +55,8 @@ _LATIN_OF: Final = {
     for there, here in zip(theirs, ours, strict=True)
 }
 
+OPENED_CHARS_MAX: Final = 4
+"""What opens to more (one Arabic phrase has eighteen letters) stays closed."""
 _FORMATS: Final = frozenset(("Mn", "Me", "Cf", "Cc"))
 
 
@@ -71,7 +73,10 @@ def fold_char(char: str) -> str:
         return " "
     if char in "\r\x0b\x0c\x85\u2028\u2029":
         return "\n"
-    opened = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", char))
+    opened = unicodedata.normalize("NFKC", char)
+    if len(opened) > OPENED_CHARS_MAX:
+        return char
+    opened = unicodedata.normalize("NFD", opened)
     return "".join(
         piece for piece in opened if unicodedata.category(piece) not in _FORMATS
     ).translate(_LATIN_OF)

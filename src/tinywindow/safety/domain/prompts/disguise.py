@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
 from tinywindow.safety.domain.prompts.finding import Finding
 from tinywindow.safety.domain.prompts.hidden import FLAG
 from tinywindow.safety.domain.prompts.shadow import Shadow
 from tinywindow.safety.domain.prompts.signal import FindingKind
-from tinywindow.safety.domain.prompts.structure import structural_tokens, with_acting
+from tinywindow.safety.domain.prompts.structure import markup_tokens, structural_tokens, with_acting
 
 __all__ = ["hidden_findings", "structural_findings"]
 
@@ -73,7 +73,8 @@ def structural_findings(shadow: Shadow) -> Iterator[Finding]:
     A turn at the very beginning says little: headlines begin with a word and a colon.
     """
     acting = with_acting(shadow)
-    for token in islice(structural_tokens(acting), MATCHES_MAX * MATCHES_MAX):
+    tokens = chain(structural_tokens(acting), markup_tokens(acting.text))
+    for token in islice(tokens, MATCHES_MAX * MATCHES_MAX):
         start, end = acting.span(token.index)
         if token.name in ("turn", "header", "role"):
             severity = 60 if "\n" in acting.text[: token.index] or token.name != "turn" else 15

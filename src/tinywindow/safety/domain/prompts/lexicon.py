@@ -37,10 +37,15 @@ WHICH: Final = (
     r"|leverage|position)"
 )
 
-ORDERS: Final = (
-    r"(?:instruct\w*|directi(?:on|ve)s?|prompt(?:s|ing)?|rules?|guidelines?|guidance|commands?"
-    r"|programming|training|polic(?:y|ies)|restrictions?|limits?|safeguards?|constraints?"
+TASKS: Final = (
+    r"(?:instruct\w{0,12}|directi(?:on|ve)s?|prompt(?:s|ing)?|commands?|programming|training"
     r"|configuration)"
+)
+"""What models are told, and markets seldom."""
+
+ORDERS: Final = (
+    rf"(?:{TASKS}|rules?|guidelines?|guidance|polic(?:y|ies)|restrictions?|limits?|safeguards?"
+    r"|constraints?)"
 )
 """What a model is told to go by."""
 

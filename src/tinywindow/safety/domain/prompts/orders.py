@@ -10,6 +10,7 @@ from tinywindow.safety.domain.prompts.lexicon import (
     POINTED,
     SAY,
     SET_ASIDE,
+    TASKS,
     WHICH,
     WITHHELD,
 )
@@ -20,23 +21,27 @@ __all__ = ["LEAKS", "OVERRIDES"]
 _O: Final = FindingKind.OVERRIDE
 _L: Final = FindingKind.LEAK
 _TOLD: Final = r"(?:told|instructed|taught|given|asked|said|trained|learned|programmed)"
+_CALL: Final = r"(?:^|[.!?:;\"'(,\-]\s*|\b(?:please|and|to|then|now|must|just|you|should)\s+)"
+"""What stands before a verb that calls on somebody, and not between a subject and its verb."""
 _YOURS: Final = r"(?:your|previous|prior|earlier|existing|original|initial|above)"
 
 OVERRIDES: Final[tuple[Signal, ...]] = (
     signal(
         _O,
         75,
-        rf"\b{SET_ASIDE}\s+(?:{WHICH}\s+){{0,5}}{POINTED}\s+(?:\w{{1,30}}\s+){{0,2}}{ORDERS}\b",
+        rf"\b{SET_ASIDE}\s+(?:{WHICH}\s+){{0,5}}{POINTED}\s+(?:\w{{1,30}}\s+){{0,2}}{TASKS}\b",
+        rf"{_CALL}{SET_ASIDE}\s+(?:{WHICH}\s+){{0,5}}{POINTED}\s+(?:\w{{1,30}}\s+){{0,2}}{ORDERS}\b",
+        rf"\b{SET_ASIDE}\s+(?:(?:all|any|every|of)\s+){{0,2}}your\s+(?:\w{{1,30}}\s+){{0,3}}{ORDERS}\b",
     ),
     signal(
         _O,
         60,
-        rf"(?:^|[.!?:;\"'(,]\s*|\b(?:please|and|to|then|now|must|just)\s+){SET_ASIDE}\s+{ORDERS}\b",
+        rf"{_CALL}{SET_ASIDE}\s+{ORDERS}\b",
     ),
     signal(
         _O,
         25,
-        rf"\b{SET_ASIDE}\s+(?:the|these|those|that|this)\s+(?:\w{{1,30}}\s+){{0,2}}{ORDERS}\b",
+        rf"\b{SET_ASIDE}\s+(?:{WHICH}\s+){{1,4}}(?:\w{{1,30}}\s+){{0,2}}{ORDERS}\b",
     ),
     signal(
         _O,

@@ -17,7 +17,7 @@ from typing import Final
 
 from tinywindow.safety.domain.prompts.shadow import Shadow, cast
 
-__all__ = ["Token", "escape", "structural_tokens", "with_acting"]
+__all__ = ["Token", "escape", "markup_tokens", "structural_tokens", "with_acting"]
 
 _RESERVED: Final = (
     r"(?:system(?:_prompt)?|instructions?|human|assistant|user|user_input|documents?|untrusted\w*"
@@ -31,10 +31,13 @@ _ANGLE: Final = re.compile(
     r"|\s*\|"  # <|special|>
     r"|!--|!\[CDATA\[|!doctype|\?xml"
     r"|<\s*(?:/\s*)?SYS"
-    rf"|\s*(?:/\s*)?(?:[^\W\d][\w.\-]{{0,40}}:)?{_RESERVED}(?!\w)"
-    r"|[^\W\d][\w:.\-]{0,64}(?:\s*/?>|\s+[\w:@\-]{1,64}\s*=|/[^\W\d]{1,32}\s*=))",
+    rf"|\s*(?:/\s*)?(?:[^\W\d][\w.\-]{{0,40}}:)?{_RESERVED}(?!\w))",
     re.IGNORECASE,
 )
+_MARKUP: Final = re.compile(
+    r"<(?=[^\W\d][\w:.\-]{0,64}(?:\s*/?>|\s+[\w:@\-]{1,64}\s*=|/[^\W\d]{1,32}\s*=))"
+)
+"""Any other opening tag. Searched in the text itself: headings in full-width brackets stay."""
 _SQUARE: Final = re.compile(
     r"\[(?=\s*(?:/\s*)?(?:INST|SYS|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT"
     r"|ARGS|THINK)\s*\]"
@@ -63,8 +66,9 @@ _ROLE_KEY: Final = re.compile(
 )
 _CLOSER: Final = re.compile(r"(?:(?<=--)|(?<=\]\]))>")
 
+_ANGLE_SUBSTITUTE: Final = "\u2039"
 _RULES: Final = (
-    ("tag", _ANGLE, "\u2039"),
+    ("tag", _ANGLE, _ANGLE_SUBSTITUTE),
     ("token", _SQUARE, "\u27e6"),
     ("turn", _TURN, "\ua789"),
     ("header", _HEADER, "\ua789"),
@@ -86,12 +90,18 @@ class Token:
 
 
 def structural_tokens(shadow: Shadow) -> Iterator[Token]:
-    """Every place that could act as structure, by rule, then by position."""
+    """Every place in the shadow that could act as a prompt's structure, by rule and position."""
     for name, rule, substitute in _RULES:
         groups = rule.groupindex
         for found in rule.finditer(shadow.text):
             index = max((found.start(group) for group in groups), default=found.start())
             yield Token(name, index, substitute)
+
+
+def markup_tokens(text: str) -> Iterator[Token]:
+    """Every place in the text itself that opens a tag of whatever name."""
+    for found in _MARKUP.finditer(text):
+        yield Token("tag", found.start(), _ANGLE_SUBSTITUTE)
 
 
 def with_acting(shadow: Shadow) -> Shadow:
@@ -106,6 +116,7 @@ def escape(text: str) -> str:
     """
     shadow = cast(text)
     acting = {shadow.span(token.index): token for token in structural_tokens(shadow)}
+    acting |= {(token.index, token.index + 1): token for token in markup_tokens(text)}
     if not acting:
         return text
     pieces: list[str] = []

@@ -44,9 +44,7 @@ def compiled(statement: ClauseElement) -> tuple[str, dict[str, object]]:
     """The SQLite text of a statement and its constants, once for the life of the process."""
     known = _compiled.get(id(statement))
     if known is None:
-        made = statement.compile(
-            dialect=_DIALECT, compile_kwargs={"render_postcompile": True}
-        )
+        made = statement.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
         asked = {name for name, bind in made.binds.items() if bind.required}
         constants = {name: value for name, value in made.params.items() if name not in asked}
         # The statement is kept beside its text, so that its id is never given to another.
@@ -75,9 +73,7 @@ class SqliteEngine:
         """Run an insert and give the new row's integer id, where the table has one."""
         return self._run(statement, params).lastrowid or 0
 
-    def _run(
-        self, statement: ClauseElement, params: Mapping[str, object] | None
-    ) -> sqlite3.Cursor:
+    def _run(self, statement: ClauseElement, params: Mapping[str, object] | None) -> sqlite3.Cursor:
         text, constants = compiled(statement)
         if not constants:
             return self._connection.execute(text, params or {})

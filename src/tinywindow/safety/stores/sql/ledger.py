@@ -13,12 +13,14 @@ from tinywindow.safety.errors import InvariantBroken
 from tinywindow.safety.stores import schema
 from tinywindow.safety.stores.sql.engine import Engine, Row
 from tinywindow.safety.stores.sql.part import (
+    INTEGER_MAX,
     Guard,
     Part,
     as_decimal,
     as_decimal_or_none,
     as_int,
     as_int_or_none,
+    as_one_of,
     as_text_or_none,
     first,
 )
@@ -90,11 +92,11 @@ def _hold(row: Row) -> Hold:
     return Hold(
         client_order_id=str(row[0]),
         key=PositionKey(str(row[1]), str(row[2]), str(row[3]), str(row[4])),
-        side=Side(str(row[5])),
-        type=OrderType(str(row[6])),
+        side=as_one_of(Side, row[5]),
+        type=as_one_of(OrderType, row[6]),
         amount=as_decimal(row[7]),
         price=as_decimal_or_none(row[8]),
-        state=HoldState(str(row[9])),
+        state=as_one_of(HoldState, row[9]),
         created_ms=as_int(row[10]),
         filled=as_decimal(row[11]),
         average_price=as_decimal_or_none(row[12]),
@@ -213,13 +215,15 @@ class LedgerPart(Part):
         Raises:
             InvariantBroken: the symbol's sum is above its cap; the total is checked at commit.
         """
+        if symbol_micros > symbol_cap:
+            raise InvariantBroken(f"the exposure of {symbol} is above its cap")
+        # A cap that means "none" may be larger than what the database can hold.
+        held = min(symbol_micros, INTEGER_MAX)
         params = {
             "p_symbol": symbol,
-            "p_worst_micros": symbol_micros,
-            "p_cap_micros": symbol_cap,
+            "p_worst_micros": held,
+            "p_cap_micros": min(symbol_cap, INTEGER_MAX),
         }
         if self._db.run(_GUARD_EXPOSURE, params) == 0:
-            if symbol_micros > symbol_cap:
-                raise InvariantBroken(f"the exposure of {symbol} is above its cap")
-            _EXPOSURES.add(self._db, {"symbol": symbol, "worst_micros": symbol_micros})
+            _EXPOSURES.add(self._db, {"symbol": symbol, "worst_micros": held})
         self._guard = Guard(total, total_cap)

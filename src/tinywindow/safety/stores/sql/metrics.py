@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
-from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy import bindparam, delete, func, or_, select
 
 from tinywindow.safety.domain.money import plain
 from tinywindow.safety.domain.records import MarkRecord
-from tinywindow.safety.domain.windows import Execution, ExecutionKind, Outcome
+from tinywindow.safety.domain.windows import STREAK_ORDERS, Execution, ExecutionKind, Outcome
 from tinywindow.safety.stores import schema
 from tinywindow.safety.stores.sql.engine import Engine, Row
 from tinywindow.safety.stores.sql.part import (
@@ -18,11 +19,15 @@ from tinywindow.safety.stores.sql.part import (
     as_decimal_or_none,
     as_int,
     as_int_or_none,
+    as_one_of,
     first,
 )
 from tinywindow.safety.stores.sql.rows import Writer
 
-__all__ = ["MetricsPart", "newest_execution_ms", "read_executions"]
+__all__ = ["MetricsPart", "read_executions"]
+
+LOADED_SPAN_MS: Final = 25 * 3_600_000
+"""How far back every kind of attempt is loaded, counted from the newest."""
 
 _E = schema.executions.c
 _M = schema.marks.c
@@ -34,10 +39,18 @@ _EXECUTION: Final = select(*_EXECUTION_COLUMNS).where(_E.client_order_id == bind
 _EXECUTIONS_SINCE: Final = (
     select(*_EXECUTION_COLUMNS).where(_E.version > bindparam("p_since")).order_by(_E.id)
 )
-_EXECUTIONS_FROM: Final = (
-    select(*_EXECUTION_COLUMNS).where(_E.at_ms >= bindparam("p_from_ms")).order_by(_E.id)
+_NEWEST_ORDERS: Final = (
+    select(_E.id)
+    .where(_E.kind == ExecutionKind.ORDER.value)
+    .order_by(_E.at_ms.desc(), _E.id.desc())
+    .limit(STREAK_ORDERS)
 )
-_NEWEST_EXECUTION: Final = select(func.max(_E.at_ms))
+_NEWEST_MS: Final = select(func.max(_E.at_ms)).scalar_subquery()
+_EXECUTIONS_THAT_COUNT: Final = (
+    select(*_EXECUTION_COLUMNS)
+    .where(or_(_E.at_ms >= _NEWEST_MS - LOADED_SPAN_MS, _E.id.in_(_NEWEST_ORDERS)))
+    .order_by(_E.id)
+)
 _MARKS_SINCE: Final = (
     select(*schema.marks.columns)
     .where(_M.received_ms >= bindparam("p_since"))
@@ -51,26 +64,25 @@ _OLD_MARKS: Final = (
 _DELETE_MARK: Final = delete(schema.marks).where(_M.id == bindparam("p_id"))
 
 
-def read_executions(db: Engine, *, since: int | None, from_ms: int) -> tuple[Execution, ...]:
-    """Attempts that changed after version `since`; when it is None, those from `from_ms` on."""
+def read_executions(db: Engine, *, since: int | None) -> tuple[Execution, ...]:
+    """Attempts that changed after version `since`; when it is None, all that may still count.
+
+    That is the newest day, and the newest orders however old: a streak of failures with less
+    than a day from each to the next may reach back for weeks.
+    """
     if since is None:
-        rows = db.rows(_EXECUTIONS_FROM, {"p_from_ms": from_ms})
+        rows = db.rows(_EXECUTIONS_THAT_COUNT)
     else:
         rows = db.rows(_EXECUTIONS_SINCE, {"p_since": since})
     return tuple(_execution(row) for row in rows)
 
 
-def newest_execution_ms(db: Engine) -> int | None:
-    """When the newest attempt was made, or None."""
-    return as_int_or_none(db.rows(_NEWEST_EXECUTION)[0][0])
-
-
 def _execution(row: Row) -> Execution:
     return Execution(
         id=as_int(row[0]),
-        kind=ExecutionKind(str(row[1])),
+        kind=as_one_of(ExecutionKind, row[1]),
         at_ms=as_int(row[2]),
-        outcome=Outcome(str(row[3])),
+        outcome=as_one_of(Outcome, row[3]),
         resolved_ms=as_int_or_none(row[4]),
     )
 
@@ -118,12 +130,12 @@ class MetricsPart(Part):
     def thin_marks(self, *, before_ms: int, keep_every_ms: int, keep_ids: Iterable[int]) -> int:
         """Drop marks older than `before_ms` but the first in each span; returns how many."""
         keep = set(keep_ids)
-        span: int | None = None
+        spans: set[int] = set()
         dropped = 0
         for row in self._db.rows(_OLD_MARKS, {"p_before": before_ms}):
-            mark_id, bucket = as_int(row[0]), as_int(row[1]) // keep_every_ms
-            if bucket != span:
-                span = bucket
+            mark_id, span = as_int(row[0]), as_int(row[1]) // keep_every_ms
+            if span not in spans:
+                spans.add(span)
             elif mark_id not in keep:
                 dropped += self._db.run(_DELETE_MARK, {"p_id": mark_id})
         return dropped
@@ -137,11 +149,16 @@ class MetricsPart(Part):
         resolved_ms: int | None,
         client_order_id: str | None,
     ) -> Execution:
-        """Insert an attempt, or revise the one with the same client order id."""
+        """Insert an attempt, or revise the one with the same client order id.
+
+        A revision keeps kind and time; one that says nothing new writes nothing.
+        """
         known = None if client_order_id is None else self.execution(client_order_id)
+        if known is not None and (known.outcome, known.resolved_ms) == (outcome, resolved_ms):
+            return known
         params: dict[str, object] = {
             "client_order_id": client_order_id,
-            "kind": kind,
+            "kind": kind if known is None else known.kind.value,
             "at_ms": at_ms if known is None else known.at_ms,
             "outcome": outcome.value,
             "resolved_ms": resolved_ms,
@@ -149,16 +166,10 @@ class MetricsPart(Part):
         }
         if known is None:
             row_id = _EXECUTIONS.add(self._db, params)
+            row = Execution(row_id, ExecutionKind(kind), at_ms, outcome, resolved_ms)
         else:
-            row_id = known.id
-            _REVISE.put(self._db, {**params, "id": row_id})
-        row = Execution(
-            row_id,
-            ExecutionKind(kind),
-            at_ms if known is None else known.at_ms,
-            outcome,
-            resolved_ms,
-        )
+            _REVISE.put(self._db, {**params, "id": known.id})
+            row = replace(known, outcome=outcome, resolved_ms=resolved_ms)
         self._pending.executions.append(row)
         return row
 

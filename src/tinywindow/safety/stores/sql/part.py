@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
-from typing import Final
+from decimal import Decimal, InvalidOperation
+from enum import Enum
+from typing import Final, TypeVar
 
 from sqlalchemy import bindparam, select, update
 
@@ -24,6 +25,11 @@ from tinywindow.safety.stores import schema
 from tinywindow.safety.stores.sql.engine import Engine, Row
 
 __all__ = ["Guard", "Part", "Pending", "read_head"]
+
+E = TypeVar("E", bound=Enum)
+
+INTEGER_MAX: Final = 2**63 - 1
+"""The largest whole number that the database holds."""
 
 _SELECT_HEAD: Final = select(
     schema.head.c.version,
@@ -64,7 +70,7 @@ def read_head(db: Engine) -> Head:
     return Head(
         as_int(version),
         as_int(epoch),
-        TradingState(str(trading)),
+        as_one_of(TradingState, trading),
         as_int(seq),
         str(digest),
         as_int(exposure),
@@ -149,12 +155,16 @@ class Part:
         Raises:
             InvariantBroken: the head moved under the lock, or a guarded sum is above its cap.
         """
-        if self._guard is not None:
-            self._head = replace(self._head, exposure_micros=self._guard.exposure_micros)
+        guard = self._guard
+        if guard is not None:
+            if guard.exposure_micros > guard.exposure_cap_micros:
+                raise InvariantBroken("the total exposure is above its cap")
+            held = min(guard.exposure_micros, INTEGER_MAX)
+            self._head = replace(self._head, exposure_micros=held)
         if self._head != self._before:
             cap = self._head.exposure_micros
-            if self._guard is not None:
-                cap = self._guard.exposure_cap_micros
+            if guard is not None:
+                cap = min(guard.exposure_cap_micros, INTEGER_MAX)
             changed = self._db.run(
                 _UPDATE_HEAD,
                 {
@@ -178,9 +188,13 @@ class Part:
 
 
 def as_int(value: object) -> int:
-    """Read an integer column."""
+    """Read an integer column.
+
+    Raises:
+        StoreUnavailable: the database is damaged; so do all of these.
+    """
     if not isinstance(value, int):
-        raise InvariantBroken(f"the database holds {type(value).__name__} for an integer")
+        raise StoreUnavailable(f"the database holds {type(value).__name__} for an integer")
     return value
 
 
@@ -191,15 +205,26 @@ def as_int_or_none(value: object) -> int | None:
 
 def as_decimal(value: object) -> Decimal:
     """Read a decimal column; nothing that is not finite ever gets past here."""
-    number = Decimal(str(value))
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        raise StoreUnavailable("the database holds what is no number for one") from None
     if not number.is_finite():
-        raise InvariantBroken("the database holds a number that is not finite")
+        raise StoreUnavailable("the database holds a number that is not finite")
     return number
 
 
 def as_decimal_or_none(value: object) -> Decimal | None:
     """Read a decimal column that may be null."""
     return None if value is None else as_decimal(value)
+
+
+def as_one_of(kind: type[E], value: object) -> E:
+    """Read a column that holds a member of an enumeration."""
+    try:
+        return kind(str(value))
+    except ValueError:
+        raise StoreUnavailable(f"the database holds {value!r} for a {kind.__name__}") from None
 
 
 def as_text_or_none(value: object) -> str | None:

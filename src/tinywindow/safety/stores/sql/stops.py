@@ -16,6 +16,7 @@ from tinywindow.safety.stores.sql.part import (
     Part,
     as_int,
     as_int_or_none,
+    as_one_of,
     as_text_or_none,
     first,
 )
@@ -79,10 +80,10 @@ def _latch(row: Row) -> Latch:
     released = as_int_or_none(row[6])
     return Latch(
         id=str(row[0]),
-        mode=KillSwitchMode(str(row[1])),
+        mode=as_one_of(KillSwitchMode, row[1]),
         reason=str(row[2]),
         actor=str(row[3]),
-        source=LatchSource(str(row[4])),
+        source=as_one_of(LatchSource, row[4]),
         activated_at=to_datetime(as_int(row[5])),
         released_at=None if released is None else to_datetime(released),
         released_by=as_text_or_none(row[7]),

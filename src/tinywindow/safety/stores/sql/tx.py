@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from tinywindow.safety.domain.book import Book, Changes, DecisionIds, DecisionView, Draft
+from tinywindow.safety.domain.records import Head
 from tinywindow.safety.domain.windows import ExecutionKind, Outcome
 from tinywindow.safety.stores.sql.audit import AuditPart
 from tinywindow.safety.stores.sql.closing import ClosingPart, read_documents
@@ -17,56 +18,59 @@ from tinywindow.safety.stores.sql.ledger import (
     read_positions,
     read_prices,
 )
-from tinywindow.safety.stores.sql.metrics import MetricsPart, newest_execution_ms, read_executions
+from tinywindow.safety.stores.sql.metrics import MetricsPart, read_executions
 from tinywindow.safety.stores.sql.part import read_head
 from tinywindow.safety.stores.sql.stops import StopsPart, read_latches, read_trip
 
-__all__ = ["SqlTx", "commit_draft", "refreshed", "view_of"]
+__all__ = ["SqlTx", "catch_up", "commit_draft", "view_of"]
 
 T = TypeVar("T")
-
-EXECUTIONS_SPAN_MS: Final = 25 * 3_600_000
-"""How far back attempts are loaded: the longest memory is the failure streak's day."""
 
 
 class SqlTx(StopsPart, LedgerPart, MetricsPart, AuditPart, ClosingPart):
     """One transaction over an SQL engine; implements `ports.Tx`."""
 
 
-def refreshed(db: Engine, cached: Book | None) -> Book:
-    """Bring the cached book up to the head row, or load one where there is none.
+def catch_up(db: Engine, cached: Book | None) -> tuple[Book, Changes | None]:
+    """Read what a cached book must take on, or a whole new one where there is none to trust.
 
-    Must run inside a transaction, so that head and rows are of one moment.
+    The caller applies the changes, so that reading needs no lock on the book. Must run inside a
+    transaction, so that head and rows are of one moment.
     """
     head = read_head(db)
-    if cached is not None and cached.head == head:
-        return cached
-    since = None if cached is None else cached.head.version
-    book = Book(head) if cached is None else cached
-    moved = since is None or head.version != since or head.stop_epoch != book.head.stop_epoch
-    if not moved:
-        book.apply(Changes(head=head))
-        return book
-    trip = read_trip(db)
-    documents = read_documents(db, since=since)
-    book.apply(
-        Changes(
-            head=head,
-            latches=read_latches(db),
-            trip=() if trip is None else (trip,),
-            holds=read_holds(db, since=since),
-            positions=read_positions(db, since=since),
-            prices=read_prices(db, since=since),
-            executions=read_executions(db, since=since, from_ms=_executions_from(db)),
-            documents=documents,
-        )
+    if cached is None or _went_back(cached.head, head):
+        book = Book(head)
+        book.apply(_changes(db, head, since=None))
+        return book, None
+    if cached.head == head:
+        return cached, None
+    if cached.head.version == head.version:
+        return cached, Changes(head=head)
+    return cached, _changes(db, head, since=cached.head.version)
+
+
+def _went_back(known: Head, found: Head) -> bool:
+    """Whether the database is an older one, restored from a backup, or another one altogether."""
+    return (
+        found.version < known.version
+        or found.stop_epoch < known.stop_epoch
+        or found.audit_seq < known.audit_seq
+        or (found.audit_seq == known.audit_seq and found.audit_hash != known.audit_hash)
     )
-    return book
 
 
-def _executions_from(db: Engine) -> int:
-    newest = newest_execution_ms(db)
-    return 0 if newest is None else newest - EXECUTIONS_SPAN_MS
+def _changes(db: Engine, head: Head, *, since: int | None) -> Changes:
+    trip = read_trip(db)
+    return Changes(
+        head=head,
+        latches=read_latches(db),
+        trip=() if trip is None else (trip,),
+        holds=read_holds(db, since=since),
+        positions=read_positions(db, since=since),
+        prices=read_prices(db, since=since),
+        executions=read_executions(db, since=since),
+        documents=read_documents(db, since=since),
+    )
 
 
 def view_of(tx: SqlTx, db: Engine, ids: DecisionIds) -> DecisionView:
@@ -77,12 +81,18 @@ def view_of(tx: SqlTx, db: Engine, ids: DecisionIds) -> DecisionView:
     return DecisionView(tx.book(), read_hold(db, ids.client_order_id), spent)
 
 
-def commit_draft(tx: SqlTx, draft: Draft[T]) -> T:
-    """Write a decision's draft: trip, hold, guarded sums, velocity slot, audit rows."""
+def commit_draft(tx: SqlTx, draft: Draft[T], *, known: bool) -> T:
+    """Write a decision's draft: trip, hold, guarded sums, velocity slot, audit rows.
+
+    `known` says that the order's id stands for a reservation already.
+    """
     if draft.trip is not None:
         tx.add_trip(draft.trip)
     if draft.hold is not None:
-        tx.put_hold(draft.hold)
+        if known:
+            tx.put_hold(draft.hold)
+        else:
+            tx.add_hold(draft.hold)
         if draft.entry:
             tx.guard_entry(
                 symbol=draft.hold.key.symbol,

@@ -106,6 +106,7 @@ def _executions() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_executions")),
         sa.UniqueConstraint("client_order_id", name=op.f("uq_executions_client_order_id")),
     )
+    op.create_index("ix_executions_at_ms", "executions", ["at_ms"], unique=False)
     op.create_index("ix_executions_version", "executions", ["version"], unique=False)
 
 

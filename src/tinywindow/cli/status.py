@@ -1,0 +1,99 @@
+"""`tinywindow status`: kill switch, breaker, limits, venues and the newest audit rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+
+from tinywindow.cli.output import Output, plain_data, sheet, text
+from tinywindow.cli.session import Exit, session_of
+from tinywindow.cli.snapshot import snapshot_of, snapshot_without_store
+from tinywindow.safety.services.clock import SystemClock
+from tinywindow.safety.services.times import to_ms
+
+__all__ = ["register"]
+
+_STATE_STYLE = {"OK": "green", "UNKNOWN": "yellow", "BREACHED": "bold red"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(status)
+
+
+def status(ctx: typer.Context) -> int:
+    """Show whether trading is allowed, and if not, what stands in its way."""
+    session = session_of(ctx, replay_allowed=True)
+    now_ms = to_ms(SystemClock().now())
+    if session.has_store:
+        snapshot = session.with_store(lambda context: snapshot_of(session, context, now_ms))
+    else:
+        snapshot = snapshot_without_store(session, now_ms)
+        session.out.say(f"There is no database in {text(session.settings.data_dir)} yet.")
+    data: Any = plain_data(snapshot)
+    data.update(data_dir=str(session.settings.data_dir), replay=session.replay)
+    session.out.document(data)
+    _show(session.out, data)
+    return Exit.DONE
+
+
+def _show(out: Output, data: Mapping[str, Any]) -> None:
+    if data["replay"]:
+        out.say("[yellow]This is a replay: nothing real trades here.[/yellow]")
+    _show_stops(out, data)
+    metrics = data["circuit_breaker"]["metrics"]
+    rows = ((n, _figure(m["value"]), m["limit"], m["state"], m["note"]) for n, m in metrics.items())
+    out.say("", sheet("metric", "value", "limit", "state", "", rows=rows))
+    _show_limits(out, data["limits"])
+    for name, venue in data["venues"].items():
+        out.say("", f"[bold]venue {text(name)}[/bold]  {venue['open_orders']} open orders")
+        positions = ((p["symbol"], p["amount"], p["price"]) for p in venue["positions"])
+        out.say(sheet("position", "amount", "price", rows=positions))
+    if data["audit"]:
+        newest = ((r["seq"], r["time"], r["event_type"], r["actor"]) for r in data["audit"])
+        out.say("", sheet("row", "time", "event", "actor", rows=newest))
+
+
+def _show_stops(out: Output, data: Mapping[str, Any]) -> None:
+    kill, breaker = data["kill_switch"], data["circuit_breaker"]
+    running = data["trading"] == "RUNNING"
+    out.say(
+        f"trading          {'[green]RUNNING[/green]' if running else '[yellow]STOPPED[/yellow]'}"
+    )
+    if kill["active"]:
+        out.say(
+            f"kill switch      [bold red]{text(kill['mode'])}[/bold red]  {text(kill['state'])}"
+        )
+        out.say(f"                 {text(kill['reason'])}")
+    else:
+        out.say("kill switch      [green]not active[/green]")
+    if breaker["is_halted"]:
+        out.say(f"circuit breaker  [bold red]TRIPPED[/bold red]  {text(breaker['halt_reason'])}")
+    else:
+        out.say("circuit breaker  [green]armed[/green]")
+
+
+def _show_limits(out: Output, limits: Mapping[str, Any]) -> None:
+    used = limits.get("used")
+    if used is None:
+        return
+    leverage = used["leverage"] or "unknown"
+    rows = [
+        ("total exposure, USD", used["total_exposure"], limits["max_total_exposure"]),
+        ("leverage", leverage, limits["max_leverage"]),
+        *((f"{n}, USD", usd, limits["max_position_size"]) for n, usd in used["symbols"].items()),
+        *((f"{n}, USD", usd, limits["max_sector_exposure"]) for n, usd in used["sectors"].items()),
+    ]
+    out.say("", sheet("limit", "used", "at most", rows=rows))
+    if used["unpriced"]:
+        out.say(f"without a fresh price: {text(', '.join(used['unpriced']))}")
+
+
+def _figure(value: str | None) -> str:
+    """A number for people: at most four decimals."""
+    if value is None:
+        return "-"
+    whole, _, decimals = value.partition(".")
+    return f"{whole}.{decimals[:4]}" if decimals else whole

@@ -1,0 +1,188 @@
+"""`tinywindow replay`: first breaches and worst values, also against a second computation."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import time
+from datetime import UTC, datetime
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tinywindow.market import whatif_plot
+from tinywindow.market.whatif import replay_file
+from tinywindow.safety.domain import whatif
+from tinywindow.safety.domain.candles import HEADER
+from tinywindow.safety.domain.nav import MarkRefused, NavConfig
+from tinywindow.safety.domain.whatif import what_if
+from tinywindow.safety.errors import ConfigurationError, InvariantBroken
+
+MARKET = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "market"
+DAY = 86_400_000
+START = 20_000 * DAY
+
+
+def is_candle_file(path: Path) -> bool:
+    return not path.name.startswith(("l2_", "trades_", "funding_"))
+
+
+FILES = sorted(path for path in MARKET.glob("*.csv.gz") if is_candle_file(path))
+
+
+def written(folder: Path, closes: list[Any], step: int = 3_600_000) -> Path:
+    path = folder / "BTCUSDT_x.csv"
+    lines = [f"{START + n * step},{c},{c},{c},{c},1" for n, c in enumerate(closes)]
+    path.write_text("\n".join([HEADER, *lines]) + "\n")
+    return path
+
+
+def independent(path: Path, daily_limit: int, drawdown_limit: int) -> dict[str, Any]:
+    """Ten lines with exact fractions, without a line of ours."""
+    rows = list(csv.DictReader(io.StringIO(gzip.decompress(path.read_bytes()).decode())))
+    bars = [(int(row["timestamp_ms"]), Fraction(row["close"])) for row in rows]
+    first_day, peak, day, base = bars[0][0] // DAY, bars[0][1], None, bars[0][1]
+    first: dict[str, int | None] = {"daily_pnl": None, "drawdown": None}
+    worst = {"daily_pnl": Fraction(0), "drawdown": Fraction(0)}
+    for index, (at_ms, close) in enumerate(bars):
+        if at_ms // DAY != day:
+            day = at_ms // DAY
+            before_ms, before = bars[index - 1]
+            step = bars[1][0] - bars[0][0]
+            gap = day * DAY - (before_ms + step - 1)
+            base = close if day == first_day else before if gap <= 3_600_000 else max(before, close)
+        peak = max(peak, close)
+        for name, of, limit in (
+            ("daily_pnl", base, daily_limit),
+            ("drawdown", peak, drawdown_limit),
+        ):
+            value = 100 * (close / of - 1)
+            worst[name] = min(worst[name], value)
+            if first[name] is None and value <= limit:
+                first[name] = at_ms
+    return {
+        name: {"first_breach_ms": first[name], "worst": f"{round(worst[name], 4):.4f}"}
+        for name in first
+    }
+
+
+@pytest.mark.skipif(not FILES, reason=f"no market data beside the repository in {MARKET}")
+def test_there_is_a_report_for_every_market_file() -> None:
+    assert len(FILES) >= 20
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+@pytest.mark.parametrize("limits", [(-10, -15), (-5, -30)])
+def test_breaches_agree_with_a_second_computation(path: Path, limits: tuple[int, int]) -> None:
+    report = replay_file(
+        path, daily_loss_limit=Decimal(limits[0]), drawdown_limit=Decimal(limits[1])
+    ).to_data()
+    theirs = independent(path, *limits)
+    assert report["daily_pnl"] == {**theirs["daily_pnl"]}
+    assert report["drawdown"] == {**theirs["drawdown"]}
+
+
+@pytest.mark.skipif(not FILES, reason="no market data beside the repository")
+def test_twenty_thousand_minutes_take_less_than_a_second_or_so() -> None:
+    path = MARKET / "BTCUSDT_binance_spot_1m_rally_jan2023.csv.gz"
+    taken = []
+    for _ in range(3):
+        start = time.process_time()
+        report = replay_file(path)
+        taken.append(time.process_time() - start)
+    print(f"{report.rows} bars in {min(taken):.2f} s of processor time")
+    assert min(taken) < 3, "the goal is 1 s; the bound leaves room for a busy machine"
+
+
+def test_the_report_is_the_interfaces_object(tmp_path: Path) -> None:
+    path = written(tmp_path, [100, 95, 90, 85, 100])
+    assert replay_file(path).to_data() == {
+        "file": str(path),
+        "symbol": "BTC/USDT",
+        "rows": 5,
+        "interval_ms": 3_600_000,
+        "first_ms": START,
+        "last_ms": START + 4 * 3_600_000,
+        "daily_pnl": {"first_breach_ms": START + 2 * 3_600_000, "worst": "-15.0000"},
+        "drawdown": {"first_breach_ms": START + 3 * 3_600_000, "worst": "-15.0000"},
+    }
+
+
+def test_just_above_the_limits_nothing_is_breached(tmp_path: Path) -> None:
+    path = written(tmp_path, ["100", "90.00000001"])
+    data = replay_file(path, "ETH/USDT").to_data()
+    assert data["symbol"] == "ETH/USDT"
+    assert data["daily_pnl"] == {"first_breach_ms": None, "worst": "-10.0000"}
+
+
+def test_a_market_that_only_rises_has_no_loss(tmp_path: Path) -> None:
+    found = replay_file(written(tmp_path, [1, 2, 3])).found
+    assert found.daily_pnl.to_data() == {"first_breach_ms": None, "worst": "0.0000"}
+    assert found.drawdown.worst_ms == START
+
+
+def test_a_close_belongs_to_the_day_in_which_its_bar_opened(tmp_path: Path) -> None:
+    closes = [100] * 23 + [80] + [80] * 3
+    found = replay_file(written(tmp_path, closes)).found
+    assert found.daily_pnl.first_breach_ms == START + 23 * 3_600_000
+    assert found.daily_pnl.worst_ms == START + 23 * 3_600_000
+    later = replay_file(written(tmp_path, [100] * 24 + [89])).found
+    assert later.daily_pnl.first_breach_ms == START + DAY
+    assert datetime.fromtimestamp(START / 1000, UTC).hour == 0
+
+
+def test_a_mark_that_cannot_be_measured_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(close: int) -> None:
+        what_if(
+            [(START, Decimal(close))],
+            60_000,
+            daily_loss_limit=Decimal(-10),
+            drawdown_limit=Decimal(-15),
+            config=NavConfig(),
+        )
+
+    with pytest.raises(InvariantBroken, match="unmeasured"):
+        run(0)
+    monkeypatch.setattr(whatif, "apply_mark", lambda *_: MarkRefused("no"))
+    with pytest.raises(InvariantBroken, match="refused: no"):
+        run(1)
+
+
+# The picture
+
+
+def test_a_picture_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    closes = [100 + n % 7 for n in range(60)] + [80] * 10
+    fallen = replay_file(written(tmp_path, closes), with_curve=True)
+    risen = replay_file(written(tmp_path, [1, 2, 3]), with_curve=True)
+    assert len(fallen.found.curve) == 70
+    out = tmp_path / "out.png"
+    whatif_plot.plot([fallen, risen], out)
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_cannot_be_drawn_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    path = written(tmp_path, [1, 2, 3])
+    report = replay_file(path, with_curve=True)
+    with pytest.raises(ConfigurationError, match="1 to 32 files, not 0"):
+        whatif_plot.plot([], tmp_path / "out.png")
+    with pytest.raises(ConfigurationError, match="without its curve"):
+        whatif_plot.plot([replay_file(path)], tmp_path / "out.png")
+    for unwritable in (tmp_path / "none" / "out.png", tmp_path / "out.nothing"):
+        with pytest.raises(ConfigurationError, match="cannot be written"):
+            whatif_plot.plot([report], unwritable)
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    with pytest.raises(ConfigurationError, match="tinywindow\\[plot\\]"):
+        whatif_plot.plot([report], tmp_path / "out.png")
+
+
+def test_a_long_curve_is_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whatif_plot, "POINTS_MAX", 10)
+    assert list(whatif_plot._thinned(range(25))) == [*range(0, 25, 3)]  # type: ignore[arg-type]
+    assert len(whatif_plot._thinned(range(10))) == 10  # type: ignore[arg-type]
