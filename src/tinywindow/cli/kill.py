@@ -11,7 +11,7 @@ import sys
 import time
 
 from tinywindow.cli.kill_request import HELP, HINT, KillRequest, WrongUsage, read_request
-from tinywindow.cli.who import actor, printable
+from tinywindow.cli.who import actor
 from tinywindow.safety.stores import fast_files, fast_latch
 
 __all__ = ["kill"]
@@ -41,7 +41,7 @@ def kill(argv: list[str]) -> int:
         data_dir=data_dir,
         database=database if exists else None,
         mode=request.mode,
-        reason=printable(request.reason),
+        reason=request.reason,
         actor=actor(),
         now_ms=now_ms,
         time_text=_utc_text(now_ms),
@@ -62,25 +62,35 @@ def _finish(
     *,
     exists: bool,
 ) -> int:
-    in_file = any(
-        latch["id"] == result["latch_id"]
-        for latch in fast_files.read_kill_file(os.path.join(data_dir, fast_latch.KILL_FILE))
-    )
+    standing = fast_files.read_kill_file(os.path.join(data_dir, fast_latch.KILL_FILE))
+    in_file = any(latch["id"] == result["latch_id"] for latch in standing)
+    # A stop never lowers the mode: one that stood before may be the stronger.
+    closing = any(latch["mode"] == fast_files.CLOSE_POSITIONS for latch in standing)
+    in_force = fast_files.CLOSE_POSITIONS if closing else request.mode
     latched = bool(result["durable"] or result["journalled"] or in_file)
-    shown: dict[str, object] = {"latched": latched, **result}
+    shown: dict[str, object] = {"latched": latched, "mode_in_force": in_force, **result}
     shown.update(in_file=in_file, reason=request.reason, data_dir=data_dir, notes=notes)
     if not request.json:
         _say(shown)
     code = DONE if result["durable"] or (latched and not exists) else NOT_REACHED
     if request.wait and latched:
-        from tinywindow.cli.kill_wait import wait_until_flat  # noqa: PLC0415 - heavy, and late
-
-        waited, report = wait_until_flat(request.data_dir, request.config, as_json=request.json)
+        waited, report = _wait(request)
         shown.update(report)
         code = waited or code
     if request.json:
         sys.stdout.write(fast_files.canonical(shown) + "\n")
     return code
+
+
+def _wait(request: KillRequest) -> tuple[int, dict[str, object]]:
+    """See the close through; whatever goes wrong meanwhile, the stop stands."""
+    try:
+        from tinywindow.cli.kill_wait import wait_until_flat  # noqa: PLC0415 - heavy, and late
+
+        return wait_until_flat(request.data_dir, request.config, as_json=request.json)
+    except Exception as fault:  # noqa: BLE001 - the latch is committed and must be reported
+        _warn(f"the stop stands, but waiting failed: {type(fault).__name__}: {fault}")
+        return NOT_REACHED, {"flat": False, "state": "UNKNOWN", "wait_error": str(fault)}
 
 
 def _say(shown: dict[str, object]) -> None:
@@ -104,6 +114,8 @@ def _say(shown: dict[str, object]) -> None:
         f"  reason  {shown['reason']}\n"
         f"  held by {', '.join(places)} in {shown['data_dir']}\n"
     )
+    if shown["mode_in_force"] != shown["mode"]:
+        sys.stdout.write(f"  in force is {shown['mode_in_force']}, by a stop that stood before\n")
     sys.stdout.flush()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tinywindow.cli.who import printable
+
 __all__ = ["HELP", "HINT", "KillRequest", "WrongUsage", "read_request"]
 
 MODES = ("HALT_ONLY", "CLOSE_POSITIONS")
@@ -74,6 +76,6 @@ def _check(request: KillRequest) -> None:
     request.mode = request.mode.upper().replace("-", "_")
     if request.mode not in MODES:
         raise WrongUsage("--mode is HALT_ONLY or CLOSE_POSITIONS")
-    request.reason = " ".join(request.reason.split())[:REASON_CHARS_MAX]
+    request.reason = printable(" ".join(request.reason.split()))[:REASON_CHARS_MAX]
     if not request.reason:
         raise WrongUsage('kill needs --reason TEXT, such as --reason "it misbehaves"')

@@ -14,7 +14,6 @@ from tinywindow.cli.logs import logs_to_stderr
 from tinywindow.cli.output import Output, plain_data
 from tinywindow.cli.session import Exit, Session
 from tinywindow.exchanges.paper import PaperExchange, PriceBoard
-from tinywindow.runtime import PAPER_BOOK
 from tinywindow.safety.config.layers import Layers, read_layers
 from tinywindow.safety.domain.kill import KillState, KillSwitchMode
 from tinywindow.safety.errors import ConfigurationError, SafetyError
@@ -29,6 +28,8 @@ from tinywindow.settings import Settings
 
 __all__ = ["wait_until_flat"]
 
+PAPER_BOOK: Final = "paper.db"
+"""As `runtime.PAPER_BOOK`, which would load strategies and feeds; a test compares them."""
 LOOK_INTERVAL_S: Final = 0.2
 PATIENCE_S: Final = LEASE_TTL_MS / 1000 + 1.0
 """How long a close may be without a heartbeat before nobody counts as closing."""

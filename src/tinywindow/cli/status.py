@@ -49,8 +49,9 @@ def _show(out: Output, data: Mapping[str, Any]) -> None:
     _show_limits(out, data["limits"])
     for name, venue in data["venues"].items():
         out.say("", f"[bold]venue {text(name)}[/bold]  {venue['open_orders']} open orders")
-        positions = ((p["symbol"], p["amount"], p["price"]) for p in venue["positions"])
-        out.say(sheet("position", "amount", "price", rows=positions))
+        positions = [(p["symbol"], p["amount"], p["price"]) for p in venue["positions"]]
+        if positions:
+            out.say(sheet("position", "amount", "price", rows=positions))
     if data["audit"]:
         newest = ((r["seq"], r["time"], r["event_type"], r["actor"]) for r in data["audit"])
         out.say("", sheet("row", "time", "event", "actor", rows=newest))

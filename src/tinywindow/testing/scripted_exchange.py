@@ -74,7 +74,9 @@ class ScriptedExchange:
         positions: signed base units by unified symbol; spot balances are managed ones.
     """
 
-    def __init__(self, name: str = "scripted", positions: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self, name: str = "scripted", positions: Mapping[str, object] | None = None
+    ) -> None:
         self._name = name
         self._venue = _Venue()
         for symbol, amount in (positions or {}).items():
@@ -272,7 +274,7 @@ class ScriptedExchange:
     def fork(self) -> ScriptedExchange:
         """Another instance on the same venue."""
         twin = ScriptedExchange(self._name)
-        twin._venue = self._venue  # noqa: SLF001 - a twin of one's own kind
+        twin._venue = self._venue
         return twin
 
     async def close(self) -> None:

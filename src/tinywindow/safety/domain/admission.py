@@ -117,7 +117,7 @@ def admit(request: AdmissionRequest, view: DecisionView) -> Draft[Admission]:
     stops = _exit_stops(request, view) if reduces else _entry_stops(request, view, watched)
     trip = _trip(request, view, watched)
     if stops or duplicate:
-        return _refused(request, view, (*stops, *duplicate), trip)
+        return _refused(request, (*stops, *duplicate), trip)
     if existing is not None:
         return _repeated(request, view, existing, trip)
     if reduces:
@@ -131,7 +131,7 @@ def admit(request: AdmissionRequest, view: DecisionView) -> Draft[Admission]:
         request.now_ms,
     )
     if breaches:
-        return _refused(request, view, breaches, trip)
+        return _refused(request, breaches, trip)
     return _entering(request, view, exposure)
 
 
@@ -275,7 +275,6 @@ def order_data(order: CheckedOrder) -> dict[str, object]:
 
 def _refused(
     request: AdmissionRequest,
-    view: DecisionView,
     breaches: tuple[Breach, ...],
     trip: TripDraft | None,
 ) -> Draft[Admission]:
@@ -333,7 +332,9 @@ def _hold(request: AdmissionRequest, *, reduces: bool) -> Hold:
     )
 
 
-def _reducing(request: AdmissionRequest, view: DecisionView, trip: TripDraft | None) -> Draft[Admission]:
+def _reducing(
+    request: AdmissionRequest, view: DecisionView, trip: TripDraft | None
+) -> Draft[Admission]:
     hold = _hold(request, reduces=True)
     return Draft(
         Admitted(hold, view.book.head.stop_epoch + (trip is not None), reduces=True),

@@ -27,6 +27,7 @@ from tinywindow.safety.domain.audit import canonical_json
 from tinywindow.safety.domain.book import Book
 from tinywindow.safety.domain.limits import default_quotes
 from tinywindow.safety.domain.money import EXACT, ONE, ZERO, plain
+from tinywindow.safety.domain.records import ReferencePrice
 from tinywindow.safety.domain.symbols import parse_symbol
 
 __all__ = [
@@ -84,15 +85,22 @@ class EquityWatch:
     streak: bool = False
 
 
-def snapshot(book: Book, account: str, equity: Decimal, at_ms: int) -> Snapshot | None:
-    """What an account holds at a mark; None when that cannot be valued."""
+def snapshot(
+    book: Book,
+    account: str,
+    equity: Decimal,
+    at_ms: int,
+    *,
+    prices: Mapping[str, ReferencePrice],
+) -> Snapshot | None:
+    """What an account holds at a mark, by the newest prices; None when that cannot be valued."""
     holdings: dict[str, Holding] = {}
     for key, position in sorted(book.positions.items()):
         if key.account != account:
             continue
         symbol = parse_symbol(key.symbol)
         rate = default_quotes().get(symbol.quote)
-        price = book.prices.get(key.symbol)
+        price = prices.get(key.symbol) or book.prices.get(key.symbol)
         if rate is None or price is None or symbol.settle not in {None, symbol.quote}:
             return None
         if symbol.option is not None or abs(at_ms - price.at_ms) > PRICE_AGE_MAX_MS:

@@ -216,18 +216,24 @@ def _witness(state: NavState, seen: _Believed, config: NavConfig) -> NavState:
         peak, since_ms = seen.nav, seen.at_ms
     elif seen.nav > peak and (not seen.late or seen.at_ms >= since_ms):
         peak = seen.nav
-    state = replace(state, peak_nav=peak, peak_since_ms=since_ms)
-    if config.day.day_of(seen.at_ms) > state.day.day:
-        # An untrusted clock holds the day open. What follows it will be measured from the last
-        # mark before its opening, so that mark stays the newest.
-        return state
-    state = replace(state, day=_witnessed(state.day, seen))
-    if seen.late:
-        return state
-    newest_ms = state.trusted_at_ms
-    if newest_ms is None or newest_ms > seen.now_ms:
-        newest_ms = seen.at_ms
-    return replace(state, trusted_at_ms=max(newest_ms, seen.at_ms), trusted_nav=seen.nav)
+    day, newest_ms, newest_nav = state.day, state.trusted_at_ms, state.trusted_nav
+    # While an untrusted clock holds the day open, what follows it will be measured from the last
+    # mark before its opening, so that mark stays the newest.
+    if config.day.day_of(seen.at_ms) <= day.day:
+        day = _witnessed(day, seen)
+        if not seen.late:
+            newest_nav = seen.nav
+            if newest_ms is None or newest_ms > seen.now_ms:
+                newest_ms = seen.at_ms
+            newest_ms = max(newest_ms, seen.at_ms)
+    return replace(
+        state,
+        peak_nav=peak,
+        peak_since_ms=since_ms,
+        day=day,
+        trusted_at_ms=newest_ms,
+        trusted_nav=newest_nav,
+    )
 
 
 def _witnessed(day: DayBaseline, seen: _Believed) -> DayBaseline:

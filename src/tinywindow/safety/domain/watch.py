@@ -29,7 +29,14 @@ from tinywindow.safety.domain.money import plain
 from tinywindow.safety.domain.nav_state import FUTURE_TOLERANCE_MS
 from tinywindow.safety.domain.records import Trip
 
-__all__ = ["BreakerView", "TripDraft", "draft_trip", "equity_view", "readings_data", "watch_breaker"]
+__all__ = [
+    "BreakerView",
+    "TripDraft",
+    "draft_trip",
+    "equity_view",
+    "readings_data",
+    "watch_breaker",
+]
 
 ACTOR: Final = "circuit-breaker"
 

@@ -30,8 +30,8 @@ class BreakerHealth:
         "_interval_s",
         "_marked_s",
         "_started_s",
+        "_unaudited",
         "failures",
-        "failures_total",
     )
 
     def __init__(self, now_s: float, *, interval_s: float) -> None:
@@ -41,7 +41,17 @@ class BreakerHealth:
         self._marked_s = now_s
         self._failure = ""
         self.failures = 0
-        self.failures_total = 0
+        self._unaudited = 0
+
+    @property
+    def ever_checked(self) -> bool:
+        """Whether a check has ever succeeded."""
+        return self._checked_s is not None
+
+    def take_unaudited(self) -> int:
+        """How many failed checks nobody has put on record yet; the caller does so now."""
+        failures, self._unaudited = self._unaudited, 0
+        return failures
 
     def checked(self, now_s: float) -> None:
         """A check succeeded."""
@@ -51,7 +61,7 @@ class BreakerHealth:
     def failed(self, message: str) -> None:
         """A check failed; it is counted until one succeeds."""
         self.failures += 1
-        self.failures_total += 1
+        self._unaudited += 1
         self._failure = message
 
     def marked(self, now_s: float, *, age_ms: int) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import structlog
 
-from tinywindow.safety.errors import ConfigurationError
+from tinywindow.safety.services.doorbells import doorbell_for
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -24,7 +24,6 @@ MIRROR_KEY: Final = "tinywindow:circuit_breaker:state"
 """The key under which the state is mirrored, as one JSON text."""
 TIMEOUT_S: Final = 0.05
 """How long one publication may take; what is slower is dropped, and the next one tried."""
-_SCHEMES: Final = ("redis://", "rediss://", "unix://")
 _OVERRIDDEN: Final = frozenset(
     {
         "retry",
@@ -50,7 +49,7 @@ class StateMirror:
         """Check what was passed; nothing is connected before the first publication.
 
         Raises:
-            ConfigurationError: it is neither None, a `redis.asyncio` client nor a Redis URL.
+            ConfigurationError: it is neither None, a `redis.asyncio` client, a URL nor a doorbell.
         """
         self._client: Redis | None = None if redis_client is None else _own_client(redis_client)
         self._task: asyncio.Task[None] | None = None
@@ -84,27 +83,18 @@ class StateMirror:
                 await self._client.aclose()
 
 
-def _own_client(redis_client: object) -> Redis:
-    try:
-        import redis  # noqa: PLC0415 - optional: only who passes Redis needs it
-        import redis.asyncio  # noqa: PLC0415 - optional: only who passes Redis needs it
-    except ImportError:
-        raise ConfigurationError("redis_client: the package redis is not installed") from None
-    if isinstance(redis_client, str) and redis_client.startswith(_SCHEMES):
-        given = redis.asyncio.Redis.from_url(redis_client)
-    elif isinstance(redis_client, redis.Redis):
-        raise ConfigurationError(
-            "redis_client is a synchronous client; pass a redis.asyncio client, a URL or None"
-        )
-    elif isinstance(redis_client, redis.asyncio.Redis):
-        given = redis_client
+def _own_client(redis_client: object) -> Redis | None:
+    """A client of our own with the settings of what was passed; None for a foreign doorbell."""
+    doorbell_for(redis_client)
+    if not isinstance(redis_client, str) and not hasattr(redis_client, "connection_pool"):
+        return None
+    import redis.asyncio  # noqa: PLC0415 - optional: only who passes Redis needs it
+
+    if isinstance(redis_client, str):
+        pool = redis.asyncio.ConnectionPool.from_url(redis_client)
     else:
-        raise ConfigurationError(
-            "redis_client must be a redis.asyncio client, a redis://, rediss:// or unix:// URL, "
-            f"or None, not a {type(redis_client).__name__}"
-        )
-    pool = given.connection_pool
-    settings: Mapping[str, object] = pool.connection_kwargs
+        pool = cast("Redis", redis_client).connection_pool
+    settings: Mapping[str, Any] = pool.connection_kwargs
     kept = {name: value for name, value in settings.items() if name not in _OVERRIDDEN}
     return redis.asyncio.Redis(
         connection_pool=redis.asyncio.ConnectionPool(

@@ -7,7 +7,7 @@ breach between two checks trips even if it has recovered by the next.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -40,16 +40,25 @@ from tinywindow.safety.domain.nav_state import (
     NavConfig,
     NavState,
     Trust,
+    is_trusted,
     trust_of,
 )
-from tinywindow.safety.domain.records import MarkRecord, Trip
+from tinywindow.safety.domain.records import MarkRecord, ReferencePrice, Trip
 from tinywindow.safety.domain.trading_day import DayRule
 from tinywindow.safety.domain.watch import draft_trip
 from tinywindow.safety.domain.windows import ExecutionKind, Outcome, may_become
 from tinywindow.safety.ports import Tx
 from tinywindow.safety.services.times import to_ms
 
-__all__ = ["Attempt", "MarkResult", "record_attempt", "record_mark", "rules_text", "trip_if_breached"]
+__all__ = [
+    "Attempt",
+    "MarkResult",
+    "record_attempt",
+    "record_mark",
+    "rules_text",
+    "trip_if_breached",
+    "trusted_age_ms",
+]
 
 ACTOR: Final = "circuit-breaker"
 
@@ -67,11 +76,13 @@ class MarkResult:
         trust: whether it was believed, and why not.
         refused: why it was not taken on at all; empty when it was.
         trip: the trip that it caused; None when it caused none.
+        age_ms: how old the portfolio's equity is now, where it may be believed; else None.
     """
 
     trust: Trust
     refused: str = ""
     trip: Trip | None = None
+    age_ms: int | None = None
 
 
 def record_mark(
@@ -86,6 +97,7 @@ def record_mark(
     new_id: Callable[[], str],
     limits: BreakerLimits | None = None,
     day_may_roll: bool = True,
+    prices: Sequence[ReferencePrice] = (),
 ) -> MarkResult:
     """Record an equity mark: judge it, move the NAV on, evaluate, and trip if that breaches.
 
@@ -101,6 +113,7 @@ def record_mark(
         limits: the breaker's thresholds; without them the mark waits for the breaker's next
             check, which evaluates each that came in so.
         day_may_roll: False while the wall clock is not believed.
+        prices: reference prices that are set in the same transaction.
     """
     now_ms = to_ms(now)
     mark = Mark(account, equity, cash_flow, to_ms(at), estimated, now_ms)
@@ -108,7 +121,9 @@ def record_mark(
     before = nav_point(book.documents)
     config = _stored_rules(tx) if limits is None else limits.nav
     watches = watches_of(book.documents.get(WATCHES))
-    watch, trust, note = _judge(tx, mark, watches.get(account, EquityWatch()), config)
+    watch, trust, note = _judge(
+        tx, mark, watches.get(account, EquityWatch()), config, {one.symbol: one for one in prices}
+    )
     after = apply_mark(
         before.state,
         mark,
@@ -127,20 +142,31 @@ def record_mark(
     if limits is None:
         if not tx.document(UNWATCHED):
             tx.put_document(UNWATCHED, before.to_text())
-        return MarkResult(trust)
+        return MarkResult(trust, age_ms=trusted_age_ms(after, now_ms, config))
     trip = trip_if_breached(
         tx, point.state, limits, now=now, trip_id=new_id(), day_may_roll=day_may_roll
     )
-    return MarkResult(trust, trip=trip)
+    return MarkResult(trust, trip=trip, age_ms=trusted_age_ms(after, now_ms, config))
+
+
+def trusted_age_ms(state: NavState, now_ms: int, config: NavConfig) -> int | None:
+    """How old the oldest account's mark is, where the portfolio may be believed; else None."""
+    if not is_trusted(state, now_ms, config):
+        return None
+    return max(0, now_ms - min(mark.at_ms for mark in state.accounts.values()))
 
 
 def _judge(
-    tx: Tx, mark: Mark, watch: EquityWatch, config: NavConfig
+    tx: Tx,
+    mark: Mark,
+    watch: EquityWatch,
+    config: NavConfig,
+    prices: Mapping[str, ReferencePrice],
 ) -> tuple[EquityWatch, Trust, str]:
     trust = trust_of(mark, mark.received_ms, config)
     if trust is not Trust.TRUSTED:
         return passed_over(watch, cash_flow=mark.cash_flow), trust, trust.value
-    seen = snapshot(tx.book(), mark.account, mark.equity, mark.at_ms)
+    seen = snapshot(tx.book(), mark.account, mark.equity, mark.at_ms, prices=prices)
     watch, note = judged(watch, seen, cash_flow=mark.cash_flow)
     return watch, Trust.UNEXPLAINED_JUMP if note else trust, note
 
@@ -216,9 +242,7 @@ def record_attempt(
         # The transaction's book is of its beginning; a fault after this line forgets it whole.
         tx.book().executions.upsert(row)
     state = nav_point(tx.book().documents).state
-    return trip_if_breached(
-        tx, state, limits, now=now, trip_id=trip_id, day_may_roll=day_may_roll
-    )
+    return trip_if_breached(tx, state, limits, now=now, trip_id=trip_id, day_may_roll=day_may_roll)
 
 
 def trip_if_breached(

@@ -67,7 +67,7 @@ def directive_of(latches: tuple[Latch, ...], *, tripped: bool) -> Directive:
     mode = effective_mode(latches)
     if mode is None:
         return Directive(KillSwitchMode.HALT_ONLY) if tripped else Directive()
-    ids = [latch.id for latch in latches if latch.standing and latch.mode is mode]
+    ids = {latch.id for latch in latches if latch.standing and latch.mode is mode}
     return Directive(mode, tuple(sorted(ids)))
 
 
@@ -251,14 +251,26 @@ class FlattenLedger:
                     return
             else:
                 if settled is not None:
-                    self._holds[client_order_id] = settled
+                    self._moved(settled)
                 return
-        self._journal(row)
+        # Its outcome is booked, and has its row, once the database is back.
+        data = {"step": "SETTLED_WITHOUT_DATABASE", **row.data}
+        self._journal(replace(row, event_type=EventType.KILL_STEP, data=data))
         state = hold.state
         if ended:
             state = HoldState.FILLED if filled >= hold.amount else HoldState.RELEASED
         filled = max(filled, hold.filled)
         self._offline[client_order_id] = replace(hold, filled=filled, state=state)
+
+    def _moved(self, hold: Hold) -> None:
+        """Take on what was just booked: what is managed must shrink with every sale, at once."""
+        before = self._holds.get(hold.client_order_id)
+        self._holds[hold.client_order_id] = hold
+        more = EXACT.subtract(hold.filled, ZERO if before is None else before.filled)
+        # How much of a purchase was booked before may not be known: then it waits for a read.
+        bought = ZERO if before is None else more
+        signed = bought if hold.side is Side.BUY else -more
+        self._managed[hold.key] = EXACT.add(self._managed.get(hold.key, ZERO), signed)
 
     async def _catch_up(self) -> None:
         """Give the database the orders that were sent while it was away.

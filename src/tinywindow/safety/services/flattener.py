@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from tinywindow.safety.config import KillSwitchConfig
 from tinywindow.safety.domain.kill import KillState
 from tinywindow.safety.ports import Clock, Exchange
 from tinywindow.safety.services.bounded_store import BoundedStore
@@ -23,7 +24,6 @@ from tinywindow.safety.services.context import ContextHandle
 from tinywindow.safety.services.end_task import end_task
 from tinywindow.safety.services.flatten_lease import VenueLease
 from tinywindow.safety.services.flatten_ledger import FlattenLedger
-from tinywindow.safety.config import KillSwitchConfig
 from tinywindow.safety.services.kill_report import VenueReport
 from tinywindow.safety.services.late_executor import LateExecutor
 from tinywindow.safety.services.order_sweep import OrderSweep
@@ -216,13 +216,23 @@ class FlattenerThread:
                 if wake and loop is not None and crew is not None:
                     _call(loop, crew.wake)
                 return
-            forks = {name: exchange.fork() for name, exchange in self._exchanges.items()}
+            forks = self._forks()
             self._loop = self._crew = None
             # No daemon: the interpreter waits for it before it ends.
             self._thread = threading.Thread(
                 target=self._main, args=(forks,), name="tinywindow-flattener", daemon=False
             )
             self._thread.start()
+
+    def _forks(self) -> dict[str, Exchange]:
+        """An instance of each exchange for the thread; one that fails keeps back no other."""
+        forks = {}
+        for name, exchange in self._exchanges.items():
+            try:
+                forks[name] = exchange.fork()
+            except Exception as fault:  # noqa: BLE001 - told; the venue stays CLOSING in reports
+                _log.error("exchange_not_forked", venue=name, error=repr(fault))
+        return forks
 
     def _publish(self, report: VenueReport) -> None:
         with self._lock:
@@ -231,8 +241,8 @@ class FlattenerThread:
     def _main(self, forks: Mapping[str, Exchange]) -> None:
         try:
             asyncio.run(self._work(forks))
-        except Exception:
-            # Nobody is above a thread: this is told, and the watcher starts another.
+        except Exception:  # noqa: BLE001 - nobody is above a thread
+            # It is told, and the watcher starts another.
             _log.exception("flattener_failed")
 
     async def _work(self, forks: Mapping[str, Exchange]) -> None:
@@ -256,7 +266,7 @@ class FlattenerThread:
 
     async def _watch_process(self, crew: _Crew) -> None:
         """Notice the end of the main thread: then only a running close is worth waiting for."""
-        while threading.main_thread().is_alive():
+        while threading.main_thread().is_alive():  # noqa: ASYNC110 - nothing else tells of it
             await asyncio.sleep(TICK_S)
         self._ending_since_s = self._tools.clock.monotonic()
         self._tools.hints.detached = True

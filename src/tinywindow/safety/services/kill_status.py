@@ -64,7 +64,7 @@ class StatusReader:
         return f"{Reason.STATE_UNKNOWN.value}: {'; '.join(seen.unknown)}"
 
     def report(
-        self, seen: Seen, latch_id: str, durable: bool, errors: tuple[str, ...]
+        self, seen: Seen, latch_id: str, errors: tuple[str, ...], *, durable: bool
     ) -> KillReport:
         """The report."""
         status = self.status(seen)

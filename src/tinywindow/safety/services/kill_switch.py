@@ -15,7 +15,7 @@ from tinywindow.safety.config import KillSwitchConfig
 from tinywindow.safety.domain.audit import AuditDraft, EventType
 from tinywindow.safety.domain.decision import Breach, Reason
 from tinywindow.safety.domain.kill import KillState, KillSwitchMode, Latch, LatchSource
-from tinywindow.safety.errors import DoorbellUnavailable, ReleaseRefused, StartRefused
+from tinywindow.safety.errors import DoorbellUnavailable, StartRefused
 from tinywindow.safety.ports import Clock
 from tinywindow.safety.services.adapters import adapt_all
 from tinywindow.safety.services.bounded_store import BoundedStore
@@ -154,8 +154,7 @@ class KillSwitch:
 
     async def _carry_out(self, latch: Latch, errors: list[str]) -> KillReport:
         self._watch.start()
-        if self._flattener is not None:
-            self._flattener.ensure(wake=True)
+        errors.extend(self._start_flattener())
         not_committed, not_rung = await asyncio.gather(
             self._register.commit(latch), self._register.ring(latch)
         )
@@ -164,8 +163,7 @@ class KillSwitch:
             errors.extend(e for e in (not_committed, not_journalled) if e is not None)
         if not_rung is not None:
             errors.append(not_rung)
-        if self._flattener is not None:
-            self._flattener.ensure(wake=True)
+        errors.extend(self._start_flattener())
         durable = not_committed is None
         if durable:
             self._behind(self._register.drain())
@@ -181,8 +179,19 @@ class KillSwitch:
         seen = await self._register.read(ordered=False)
         await self._wait(lambda: self._status.reported(seen), self._config.report_wait)
         return self._status.report(
-            await self._register.read(ordered=False), latch.id, durable, tuple(errors)
+            await self._register.read(ordered=False), latch.id, tuple(errors), durable=durable
         )
+
+    def _start_flattener(self) -> tuple[str, ...]:
+        """Have the flattener look at the stops; what keeps it from starting, as sentences."""
+        if self._flattener is None:
+            return ()
+        try:
+            self._flattener.ensure(wake=True)
+        except Exception as fault:  # noqa: BLE001 - a stop is told of it, and stands all the same
+            _log.exception("flattener_not_started")
+            return (f"the flattener could not be started: {type(fault).__name__}: {fault}",)
+        return ()
 
     async def is_active(self) -> bool:
         """Whether a stop is in force: a latch, the file, the key, or a state that is unknown."""
@@ -229,7 +238,7 @@ class KillSwitch:
         ids = frozenset(status.latch_ids if seen is None else seen.latch_ids)
         self._releaser.check(status, ids, closing=self._close_runs(status) and not force)
         by = _clean(actor or "")
-        if not self._config.two_person:
+        if not self._config.two_person or not ids:
             return await self._release(ids, by=by or "unknown", reason=reason, force=force)
         pending = pending_release(
             tuple(sorted(ids)),
@@ -281,7 +290,7 @@ class KillSwitch:
         until_s = self._clock.monotonic() + timeout
         while True:
             seen = await self._register.read(ordered=False)
-            report = self._status.report(seen, "", seen.view is not None, seen.unknown)
+            report = self._status.report(seen, "", seen.unknown, durable=seen.view is not None)
             if report.flat or self._clock.monotonic() >= until_s:
                 return report
             await asyncio.sleep(min(POLL_S * 5, max(until_s - self._clock.monotonic(), 0)))
@@ -312,7 +321,7 @@ class KillSwitch:
         data = {"reason": _clean(reason)}
         return AuditDraft(self._new_id(), self._clock.now(), event, _clean(actor), data)
 
-    def _looked(self, seen: Seen, changed: bool) -> None:
+    def _looked(self, seen: Seen, *, changed: bool) -> None:
         """After each look of the watcher: have the flattener run while anything asks for it."""
         if self._flattener is None:
             return
@@ -323,7 +332,7 @@ class KillSwitch:
 
     async def _wait(self, done: Callable[[], bool], timeout_s: float) -> None:
         until_s = self._clock.monotonic() + timeout_s
-        while not done() and self._clock.monotonic() < until_s:
+        while not done() and self._clock.monotonic() < until_s:  # noqa: ASYNC110 - other thread
             await asyncio.sleep(POLL_S)
 
     def _behind(self, work: Coroutine[object, object, None]) -> None:

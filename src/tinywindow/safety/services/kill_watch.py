@@ -1,11 +1,11 @@
-"""The watcher: sees stops that came by file, Redis or journal, latches them, and keeps them rung."""
+"""The watcher: sees stops that came by file, Redis or journal, latches and keeps them rung."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -32,18 +32,22 @@ DRAIN_INTERVAL_S: Final = 5.0
 _log = structlog.get_logger(__name__)
 
 
-class KillWatch:
-    """Looks every 100 ms, from the kill switch's first await on; absence never clears anything.
+class OnLook(Protocol):
+    """Called after each look; `changed` says that it saw other stops than the one before."""
 
-    `on_change` is called after each look that saw other stops than the one before, `on_look`
-    after each.
-    """
+    def __call__(self, seen: Seen, *, changed: bool) -> None:
+        """Take on what was seen."""
+        ...
+
+
+class KillWatch:
+    """Looks every 100 ms, from the kill switch's first await on; absence never clears anything."""
 
     def __init__(
         self,
         register: StopRegister,
         *,
-        on_look: Callable[[Seen, bool], None],
+        on_look: OnLook,
         new_id: Callable[[], str],
     ) -> None:
         self._register = register
@@ -73,8 +77,7 @@ class KillWatch:
         while True:
             try:
                 await self.look()
-            except Exception:
-                # A watcher that ends is a stop that nobody sees: it is told, and goes on.
+            except Exception:  # noqa: BLE001 - a watcher that ends is a stop nobody sees
                 _log.exception("kill_watch_failed")
             await asyncio.sleep(self._register.config.watch_interval)
 
@@ -92,7 +95,7 @@ class KillWatch:
                 seen.view is not None and seen.view.tripped,
             )
             changed, self._before = signature != self._before, signature
-            self._on_look(seen, changed)
+            self._on_look(seen, changed=changed)
             return seen
 
     async def _with_database(self, seen: Seen, view: View) -> None:
@@ -104,7 +107,7 @@ class KillWatch:
         added = await self._merge(seen, view)
         if added:
             _log.warning("stops_latched", latch_ids=[latch.id for latch in added])
-        await self._drain(bool(added))
+        await self._drain(due=bool(added))
         if added and any(latch.source is LatchSource.FILE for latch in added):
             self._own_file()
         self._clear_file(seen, view)
@@ -157,7 +160,7 @@ class KillWatch:
         age = abs(self._register.clock.now() - released)
         return ring if age > timedelta(seconds=RELEASE_GRACE_S) else None
 
-    async def _drain(self, due: bool) -> None:
+    async def _drain(self, *, due: bool) -> None:
         now_s = self._register.clock.monotonic()
         if due or self._drained_s is None or now_s - self._drained_s >= DRAIN_INTERVAL_S:
             await self._register.drain()

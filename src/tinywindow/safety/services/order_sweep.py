@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tinywindow.safety.config import KillSwitchConfig
 from tinywindow.safety.domain.audit import EventType
 from tinywindow.safety.domain.flatten import orders_to_cancel
 from tinywindow.safety.domain.kill import KillSwitchMode
@@ -15,7 +16,6 @@ from tinywindow.safety.errors import VenueUnavailable
 from tinywindow.safety.ports import Clock
 from tinywindow.safety.services.close_tally import CloseTally
 from tinywindow.safety.services.flatten_ledger import FlattenLedger
-from tinywindow.safety.config import KillSwitchConfig
 from tinywindow.safety.services.kill_report import LIST_MAX
 from tinywindow.safety.services.round_errors import RoundErrors
 from tinywindow.safety.services.venue_calls import VenueCalls

@@ -26,7 +26,6 @@ from tinywindow.safety.stores.ring_value import enveloped
 __all__ = ["Arrivals", "merge_journal", "merge_stops", "ring_digest"]
 
 GENERATIONS_MAX: Final = 10_000
-FIELDS_OF_A_ROW: Final = 8
 
 _log = structlog.get_logger(__name__)
 
@@ -148,8 +147,6 @@ def _merge_latch(tx: Tx, entry: Mapping[str, object], released: set[str]) -> int
 def _merge_row(tx: Tx, entry: Mapping[str, object]) -> None:
     try:
         fields = json.loads(str(entry.get("body")))
-        if not isinstance(fields, list) or len(fields) != FIELDS_OF_A_ROW:
-            raise ValueError("another shape")
         row_id, time, event, actor, agent_id, order_id, decision_id, data = fields
         draft = AuditDraft(
             str(row_id),
@@ -161,7 +158,7 @@ def _merge_row(tx: Tx, entry: Mapping[str, object]) -> None:
             order_id,
             decision_id,
         )
-    except (ValueError, RecursionError) as fault:
+    except (TypeError, ValueError, RecursionError) as fault:
         _log.warning("journal_line_skipped", error=str(fault), entry=repr(entry)[:200])
         return
     tx.outbox(draft)

@@ -53,7 +53,7 @@ class VenueCalls:
             raise
         except TimeoutError as fault:
             raise VenueUnavailable(f"{what}: no answer within {self.timeout_s} s") from fault
-        except Exception as fault:  # noqa: BLE001 - a venue's fault of any kind is a failed read
+        except Exception as fault:
             raise VenueUnavailable(f"{what}: {type(fault).__name__}: {fault}") from fault
 
     async def open_orders(self) -> tuple[OrderReport, ...]:

@@ -102,8 +102,7 @@ class VenueCloser:
         try:
             await self._begin(directive)
             await self._round(directive)
-        except Exception as fault:
-            # A bug in one round must not end the closing: it is told, and tried again.
+        except Exception as fault:  # noqa: BLE001 - a bug in one round must not end the closing
             _log.exception("flatten_round_failed", venue=self.venue)
             self._proof = FlatProof()
             self.sweep.errors.add(f"{type(fault).__name__}: {fault}")
@@ -198,9 +197,10 @@ class VenueCloser:
         self._proof = self._proof.observe(seen)
         if not clean or terminal_ms is None:
             self._state = step(self._state, KillEvent.NOT_FLAT)
-        elif self._proof.proven and self._state is not KillState.FLAT:
-            self._state = step(self._state, KillEvent.PROVEN_FLAT)
-            await self._note_flat()
+        elif self._proof.proven:
+            if self._state is not KillState.FLAT:
+                self._state = step(self._state, KillEvent.PROVEN_FLAT)
+                await self._note_flat()
             # The positions as booked are read again, so that the last fills are in.
             await self._ledger.directive()
             await self._ledger.align(positions, self.sweep.new_id)

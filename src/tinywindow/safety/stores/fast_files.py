@@ -24,6 +24,7 @@ LATCHES_MAX = 64
 LOCK_WAIT_MS = 100
 """How long a stop waits for the lock beside a file; then it writes without it."""
 TEXT_CHARS_MAX = 500
+ID_CHARS_MAX = 64
 UNREADABLE = "file-unreadable-"
 _MS_MAX = 4_102_444_800_000
 _FIELDS = ("id", "mode", "reason", "actor", "source")
@@ -76,7 +77,7 @@ def is_latch(value: object) -> bool:
     at_ms = value.get("activated_ms")
     return (
         value["mode"] in {HALT_ONLY, CLOSE_POSITIONS}
-        and len(value["id"]) <= 64
+        and len(value["id"]) <= ID_CHARS_MAX
         and type(at_ms) is int
         and 0 <= at_ms <= _MS_MAX
     )
@@ -151,7 +152,7 @@ class Locked:
         self._required = required
         self._handle = -1
 
-    def __enter__(self) -> Locked:
+    def __enter__(self) -> Locked:  # noqa: PYI034 - `typing` would cost start-up time
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         self._handle = os.open(self._path, flags, 0o600)
         for attempt in range(LOCK_WAIT_MS + 1):

@@ -49,7 +49,7 @@ def activation_body(latch: LatchFields, time_text: str) -> str:
     return canonical([*fields, canonical(data)])
 
 
-class _TurnTimeout(Exception):  # noqa: N818 - never leaves this module
+class _TurnTimeout(Exception):
     """The turn did not come in time."""
 
 

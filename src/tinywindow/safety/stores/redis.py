@@ -100,7 +100,7 @@ class RedisDoorbell:
             self._client = Redis(connection_pool=self._make_pool())
         return self._client
 
-    async def _run(self, script: str, *args: bytes | int, timeout_s: float) -> Any:
+    async def _run(self, script: str, *args: bytes | int, timeout_s: float) -> Any:  # noqa: ANN401 - Redis answers what the script returns
         """Run a script on the key, on a primary only, within the bound.
 
         Raises:

@@ -291,6 +291,6 @@ AUDIT_TRIGGERS_SQLITE: Final = (
            (SELECT hash FROM audit_log ORDER BY seq DESC LIMIT 1), '{"0" * 64}')
       OR EXISTS (SELECT 1 FROM audit_log WHERE id = NEW.id)
     BEGIN SELECT RAISE(ABORT, 'audit_log rows are appended to the end of the chain'); END
-    """,
+    """,  # noqa: S608 - constants
 )
-"""What makes `audit_log` append-only on SQLite: evident damage, not proof against the file's owner."""
+"""What keeps `audit_log` append-only on SQLite; the file's owner can still remove the triggers."""

@@ -232,8 +232,14 @@ class SqliteStore:
         return result
 
     def _forget(self) -> None:
-        """Drop the cached books: after an error nothing remembered is trusted."""
+        """Drop the writer's book: after an error nothing remembered is trusted.
+
+        A reader's book that is behind it goes too: what was once seen, such as a trip, must
+        not vanish from a peek because an older book stands in.
+        """
         with self._book_lock:
+            if _newer(self._reader_book, self._book) is not self._reader_book:
+                self._reader_book = None
             self._book = None
 
     def _read(self, script: Callable[[Tx], T]) -> T:
@@ -263,6 +269,8 @@ class SqliteStore:
 
     def _forget_read(self) -> None:
         with self._book_lock:
+            if _newer(self._book, self._reader_book) is not self._book:
+                self._book = None
             self._reader_book = None
 
     def _check_file(self) -> None:

@@ -186,6 +186,12 @@ def test_attempts_that_could_not_be_kept_count_as_breached() -> None:
             "DAILY_PNL: -10.42 % is at or beyond the limit of -10.00 %",
         ),
         (
+            Metric.DAILY_PNL,
+            "-10.004",
+            "-10",
+            "DAILY_PNL: -10.00 % is at or beyond the limit of -10.00 %",
+        ),
+        (
             Metric.DRAWDOWN,
             "-15",
             "-15",

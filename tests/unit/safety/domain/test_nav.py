@@ -88,7 +88,8 @@ def test_a_portfolio_is_trusted_when_all_its_accounts_are() -> None:
     state = fed(mark(100, NOON), mark(50, NOON + 1_000, account="b"))
     assert is_trusted(state, NOON + 60_000, CONFIG)
     assert not is_trusted(state, NOON + 60_001, CONFIG)
-    assert not is_trusted(state, NOON - 2_000, CONFIG)
+    assert is_trusted(state, NOON - 1_000, CONFIG)
+    assert not is_trusted(state, NOON - 1_001, CONFIG)
     assert not is_trusted(NavState(), NOON, CONFIG)
     assert not is_trusted(
         fed(mark(50, NOON, account="b", estimated=True), state=state), NOON, CONFIG
@@ -167,6 +168,7 @@ def test_all_may_be_drawn_out_and_paid_in_again() -> None:
 def test_debt_without_capital_is_a_total_loss() -> None:
     state = fed(mark(100, NOON), mark(0, NOON + 1, -100), mark(-1, NOON + 2))
     assert losses(state, NOON) == (-100, -100)
+    assert losses(fed(mark(50, NOON + 3), state=state), NOON) == (-100, -100)
 
 
 def test_an_empty_account_is_no_beginning() -> None:
@@ -188,6 +190,13 @@ def test_flows_are_refused_at_a_nav_of_zero_or_less_until_a_rebaseline() -> None
         assert losses(anew, NOON + 2) == (None, None)
         state = fed(mark(low + 500, NOON + 3, 500), state=anew)
         assert losses(state, NOON + 3) == (0, 0)
+
+
+def test_a_flow_is_refused_until_the_nav_is_seen_above_zero() -> None:
+    ruined = fed(mark(100, NOON), mark(0, NOON + 1))
+    assert isinstance(apply_mark(ruined, mark(600, NOON + 2, 500), CONFIG), MarkRefused)
+    risen = fed(mark(50, NOON + 2), mark(550, NOON + 3, 500), state=ruined)
+    assert losses(risen, NOON) == (-50, -50)
 
 
 def test_a_flow_is_refused_where_the_mark_itself_shows_a_nav_of_zero_or_less() -> None:
@@ -224,6 +233,13 @@ def test_there_are_only_so_many_accounts(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_late_mark_is_not_the_equity_of_now_but_may_raise_the_peak() -> None:
     state = fed(mark(100, NOON), mark(90, NOON + 20), mark(120, NOON + 10, received_ms=NOON + 30))
     assert (state.nav, state.peak_nav, state.equity) == (90, 120, 90)
+
+
+def test_of_two_marks_of_one_millisecond_the_second_counts() -> None:
+    state = fed(mark(100, NOON), mark(80, NOON))
+    assert (losses(state, NOON), state.equity) == ((-20, -20), 80)
+    late = fed(mark(120, NOON - 10, received_ms=NOON), state=state)
+    assert (late.equity, late.nav, late.peak_nav) == (80, 80, 100)
 
 
 def test_a_late_flow_still_moves_the_units() -> None:
@@ -338,6 +354,8 @@ def test_a_rebaseline_measures_from_now() -> None:
     assert losses(peak, NOON) == (-20, 0)
     late = fed(mark(100, NOON - 10, received_ms=NOON + 1), state=peak)
     assert late.peak_nav == 80
+    at_once = fed(mark(90, NOON, received_ms=NOON + 1), state=peak)
+    assert at_once.peak_nav == 90
 
 
 def test_a_rebaseline_needs_a_trusted_mark() -> None:

@@ -111,6 +111,8 @@ def test_an_order_proven_unsent_returns_its_slot() -> None:
     book = book_of(*orders(PENDING))
     book.upsert(Execution(1, ORDER, NOW + 1, VOID, NOW + 2))
     assert (book.velocity(NOW), book.errors(NOW)) == (0, (0, 0))
+    book.upsert(Execution(1, ORDER, NOW + 1, FAILED, NOW + 3))
+    assert (book.velocity(NOW), book.errors(NOW), book.streak(NOW)) == (1, (1, 1), 1)
     book.clear_through(1)
     assert book.size == 0
 

@@ -1,4 +1,4 @@
-"""Closing positions: proven flat, one flattener, no flip, no veto, and nothing sold that is not ours."""
+"""Closing positions: proven flat, one flattener, no flip, and nothing sold that is not ours."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from decimal import Decimal as D
 from pathlib import Path
 
 import pytest
-
 from kill_worlds import QUICK, eventually, quick, rows_of, view_of
+
 from tinywindow.safety.domain.kill import KillState, KillSwitchMode
 from tinywindow.safety.domain.order import OrderType, PositionKey, Side
 from tinywindow.safety.domain.records import Hold, HoldState, Lease, Position, Trip
@@ -50,9 +50,7 @@ async def done_with(switch: KillSwitch, *venues: ScriptedExchange) -> None:
     await switch.deactivate(force=True)
 
 
-async def manage(
-    switch: KillSwitch, symbol: str, amount: object, *, venue: str = "venue"
-) -> None:
+async def manage(switch: KillSwitch, symbol: str, amount: object, *, venue: str = "venue") -> None:
     position = Position(PositionKey(venue, "default", symbol), D(str(amount)), D(100), 1)
     await switch._register.store.write(lambda tx: tx.put_position(position))
 
@@ -80,7 +78,9 @@ async def test_longs_and_shorts_are_closed_reduce_only_and_proven_flat(
     assert sorted(sold(venue)) == [(PERP, Side.SELL, D(2), True), (OTHER, Side.BUY, D(3), True)]
     assert set(report.venues["venue"].cancelled) == {"entry", "stop"}
     assert venue.resting() == {"manual"}
-    found = {p.symbol: (p.wanted, p.sent, p.filled, p.left) for p in report.venues["venue"].positions}
+    found = {
+        p.symbol: (p.wanted, p.sent, p.filled, p.left) for p in report.venues["venue"].positions
+    }
     assert found == {PERP: (2, 2, 2, 0), OTHER: (3, 3, 3, 0)}
     steps = [row.data for row in await rows_of(database, "KILL_STEP")]
     assert sum('"step":"CLOSE"' in data for data in steps) == 2
@@ -160,9 +160,7 @@ async def _booked_nothing(switch: KillSwitch) -> bool:
 async def test_large_positions_go_in_slices_and_dust_is_reported(
     switch: KillSwitch, venue: ScriptedExchange
 ) -> None:
-    venue.set_rules(
-        MarketRules(PERP, D("0.1"), D(1), D("0.1"), reduce_only=True, spot=False)
-    )
+    venue.set_rules(MarketRules(PERP, D("0.1"), D(1), D("0.1"), reduce_only=True, spot=False))
     venue.set_position(PERP, "2.55")
     report = await switch.activate(CLOSE)
     assert report.flat
@@ -462,9 +460,19 @@ async def test_the_close_goes_on_without_the_database_and_is_journalled(
             assert "KILL_STEP" in journal
         await wait_flat(switch)
         assert len(venue.sent) == 1
-        steps = [row.data for row in await rows_of(database, "KILL_STEP")]
-        assert sum('"step":"CLOSE"' in data for data in steps) == 1
+        await eventually(lambda: _closes(database, 1))
+        await eventually(lambda: _outcomes(database, 1))
+        await eventually(lambda: _booked_nothing(switch))
         await done_with(switch)
+
+
+async def _outcomes(database: Path, count: int) -> bool:
+    return len(await rows_of(database, "ORDER_OUTCOME")) == count
+
+
+async def _closes(database: Path, count: int) -> bool:
+    steps = [row.data for row in await rows_of(database, "KILL_STEP")]
+    return sum('"step":"CLOSE"' in data for data in steps) == count
 
 
 async def test_without_exchanges_nobody_closes_and_the_status_says_so(database: Path) -> None:
@@ -485,3 +493,23 @@ async def test_another_process_with_exchanges_closes_for_one_without(database: P
         await eventually(lambda: venue.position(PERP) == 0)
         await wait_flat(other)
         await done_with(closer)
+
+
+async def test_activate_never_raises_whatever_breaks(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = ScriptedExchange("good", {PERP: 1}), ScriptedExchange("bad")
+
+    def broken(*_: object) -> object:
+        raise RuntimeError("no twin")
+
+    monkeypatch.setattr(bad, "fork", broken)
+    async with KillSwitch(None, [good, bad], database, config=quick(report_wait=1)) as switch:
+        monkeypatch.setattr(type(switch._register.store), "write", broken)
+        report = await switch.activate(CLOSE)
+        monkeypatch.undo()
+        assert not report.durable
+        assert "no twin" in report.errors[0]
+        assert report.venues["bad"].state is KillState.CLOSING
+        await eventually(lambda: good.position(PERP) == 0)
+        await done_with(switch)

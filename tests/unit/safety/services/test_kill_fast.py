@@ -66,9 +66,7 @@ async def test_it_leaves_the_latch_that_the_store_itself_would(tmp_path: Path) -
 async def test_the_same_latch_twice_is_one(tmp_path: Path) -> None:
     database = tmp_path / "t.db"
     store = await SqliteStore.open(database)
-    fields = latch_to_fields(
-        Latch("K1", KillSwitchMode.HALT_ONLY, "r", "a", LatchSource.CLI, NOW)
-    )
+    fields = latch_to_fields(Latch("K1", KillSwitchMode.HALT_ONLY, "r", "a", LatchSource.CLI, NOW))
     assert fast_latch.latch_in_database(str(database), fields, utc_text(NOW))
     assert not fast_latch.latch_in_database(str(database), fields, utc_text(NOW))
     assert (await store.read(lambda tx: tx.head())).stop_epoch == 1
@@ -132,9 +130,7 @@ def test_it_loads_nothing_heavy() -> None:
         "import sys, json; import tinywindow.safety.stores.fast_latch; "
         "print(json.dumps(sorted(sys.modules)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(json.loads(done.stdout))
     heavy = {"sqlalchemy", "asyncio", "pydantic", "structlog", "dataclasses", "typing", "redis"}
     assert not loaded & (heavy - {"typing"})

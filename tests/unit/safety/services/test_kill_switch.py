@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import cast
 
 import pytest
 import redis
-
 from kill_worlds import QUICK, FakeBell, eventually, quick, rows_of, view_of
+
 from tinywindow.safety.domain.decision import Reason
 from tinywindow.safety.domain.kill import KillState, KillSwitchMode, LatchSource
 from tinywindow.safety.domain.records import TradingState, Trip
@@ -392,7 +391,7 @@ async def test_the_data_directory_holds_nothing_else_readable_by_others(
     switch: KillSwitch, database: Path
 ) -> None:
     await switch.activate(reason="secret plans")
-    assert os.stat(database.parent / "KILL").st_mode & 0o077 == 0
+    assert (database.parent / "KILL").stat().st_mode & 0o077 == 0
 
 
 async def test_another_objects_context_sees_the_own_flag_at_once(database: Path) -> None:

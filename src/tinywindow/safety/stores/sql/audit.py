@@ -16,7 +16,7 @@ from tinywindow.safety.domain.audit import (
     link,
     seal,
 )
-from tinywindow.safety.errors import InvariantBroken
+from tinywindow.safety.errors import StoreUnavailable
 from tinywindow.safety.stores import schema
 from tinywindow.safety.stores.sql.engine import Row
 from tinywindow.safety.stores.sql.part import Part, as_int, as_text_or_none, first
@@ -46,16 +46,8 @@ _OUTBOX_KNOWN: Final = select(_B.id).where(_B.id == bindparam("p_id"))
 _OUTBOX_ADD: Final = insert(schema.outbox).values(id=bindparam("p_id"), draft=bindparam("p_draft"))
 _OUTBOX_DROP: Final = delete(schema.outbox).where(_B.id == bindparam("p_id"))
 
-_SEALED_FIELDS: Final = (
-    "id",
-    "time",
-    "event_type",
-    "actor",
-    "agent_id",
-    "order_id",
-    "decision_id",
-    "data",
-)
+_SEALED_FIELDS: Final = 8
+"""How many texts a waiting row has: those of the body that is hashed, in its order."""
 
 
 def _row(row: Row) -> AuditRow:
@@ -76,11 +68,23 @@ def _row(row: Row) -> AuditRow:
 
 def sealed_from_outbox(text: str) -> SealedDraft:
     """Read a draft back from the outbox; its texts are hashed as they stand."""
-    fields = json.loads(text)
-    if not isinstance(fields, list) or len(fields) != len(_SEALED_FIELDS):
-        raise InvariantBroken("the outbox holds a row of another shape")
-    values = [None if field is None else str(field) for field in fields]
-    return SealedDraft(*values, canonical_json(values))  # type: ignore[arg-type]
+    try:
+        fields = json.loads(text)
+    except ValueError:
+        fields = None
+    if not isinstance(fields, list) or len(fields) != _SEALED_FIELDS:
+        raise StoreUnavailable("the outbox holds a row of another shape")
+    return SealedDraft(
+        id=str(fields[0]),
+        time=str(fields[1]),
+        event_type=str(fields[2]),
+        actor=str(fields[3]),
+        agent_id=as_text_or_none(fields[4]),
+        order_id=as_text_or_none(fields[5]),
+        decision_id=as_text_or_none(fields[6]),
+        data=str(fields[7]),
+        body=canonical_json(fields),
+    )
 
 
 class AuditPart(Part):

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql.compiler import SQLCompiler
 
 __all__ = ["Engine", "Row", "SqliteEngine"]
 
 Row = tuple[object, ...]
 
-_DIALECT: Final = sqlite.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+_DIALECT: Final = sqlite.dialect(paramstyle="named")
 _compiled: Final[dict[int, tuple[ClauseElement, str, dict[str, object]]]] = {}
 
 
@@ -44,7 +45,10 @@ def compiled(statement: ClauseElement) -> tuple[str, dict[str, object]]:
     """The SQLite text of a statement and its constants, once for the life of the process."""
     known = _compiled.get(id(statement))
     if known is None:
-        made = statement.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
+        made = cast(
+            "SQLCompiler",
+            statement.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True}),
+        )
         asked = {name for name, bind in made.binds.items() if bind.required}
         constants = {name: value for name, value in made.params.items() if name not in asked}
         # The statement is kept beside its text, so that its id is never given to another.

@@ -20,7 +20,6 @@ _BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 def upgrade() -> None:
     """Bring an empty database to this revision."""
-
     _audit_log()
     _close_progress()
     _documents()
@@ -37,8 +36,11 @@ def upgrade() -> None:
     _reference_prices()
     _trips()
     op.execute(
-        "INSERT INTO head (id, version, stop_epoch, trading, audit_seq, audit_hash, exposure_micros)"
-        f" VALUES (1, 0, 0, 'RUNNING', 0, '{'0' * 64}', 0)"
+        sa.text(
+            "INSERT INTO head"
+            " (id, version, stop_epoch, trading, audit_seq, audit_hash, exposure_micros)"
+            " VALUES (1, 0, 0, 'RUNNING', 0, :genesis, 0)"
+        ).bindparams(genesis="0" * 64)
     )
     if op.get_bind().dialect.name == "sqlite":
         for trigger in AUDIT_TRIGGERS_SQLITE:

@@ -47,7 +47,9 @@ latches = st.frozensets(
 
 
 @given(latches, latches, latches)
-def test_joining_stops_is_associative(a: frozenset[Latch], b: frozenset[Latch], c: frozenset[Latch]) -> None:
+def test_joining_stops_is_associative(
+    a: frozenset[Latch], b: frozenset[Latch], c: frozenset[Latch]
+) -> None:
     assert join(join(a, b), c) == join(a, join(b, c))
 
 

@@ -1,0 +1,112 @@
+"""How a store lives beside others, what it shows without I/O, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from store_worlds import Failing, World, hold, latch, summary
+
+from tinywindow.safety.domain.book import DecisionIds, Draft
+from tinywindow.safety.errors import SafetyError, StoreUnavailable
+from tinywindow.safety.ports import Store, Tx
+
+
+async def test_a_second_store_sees_what_the_first_committed(world: World) -> None:
+    one, other = await world.open(), await world.open()
+    await one.transact(lambda tx: tx.put_document("limits", "1"))
+    assert (await other.read(lambda tx: summary(tx.book())))["documents"] == {"limits": "1"}
+    await other.transact(lambda tx: tx.add_latch(latch("k")))
+    await other.transact(lambda tx: tx.put_hold(hold("a")))
+    shown = await one.transact(lambda tx: summary(tx.book()))
+    assert shown["latches"] == (latch("k"),)
+    assert shown["holds"] == {"a": hold("a")}
+    assert await one.read(lambda tx: summary(tx.book())) == shown
+
+
+async def test_peek_shows_nothing_before_the_first_transaction(store: Store) -> None:
+    assert store.peek(lambda book: book is None)
+
+
+async def test_peek_shows_the_book_of_the_last_transaction_or_read(world: World) -> None:
+    one, other = await world.open(), await world.open()
+    await one.transact(lambda tx: tx.put_document("a", "1"))
+    assert one.peek(lambda book: book is not None and book.documents == {"a": "1"})
+    await other.transact(lambda tx: tx.put_document("a", "2"))
+    await one.read(lambda tx: tx.head())
+    assert one.peek(lambda book: book is not None and book.documents == {"a": "2"})
+
+
+async def test_the_change_token_moves_with_every_commit_of_anybody(world: World) -> None:
+    one, other = await world.open(), await world.open()
+    token = one.change_token()
+    assert one.change_token() == token
+    for store in (one, other):
+        await store.transact(lambda tx: tx.put_document("a", "1"))
+        assert one.change_token() != token
+        token = one.change_token()
+    await other.read(lambda tx: tx.head())
+    await one.transact(lambda tx: tx.hold("nobody"))
+    assert one.change_token() == token
+
+
+async def test_a_failed_script_moves_no_token(store: Store) -> None:
+    token = store.change_token()
+
+    def script(tx: Tx) -> None:
+        tx.put_document("a", "1")
+        raise Failing
+
+    with pytest.raises(Failing):
+        await store.transact(script)
+    assert store.change_token() == token
+
+
+async def test_a_read_cannot_write(store: Store) -> None:
+    with pytest.raises(SafetyError):
+        await store.read(lambda tx: tx.put_document("a", "1"))
+    assert await store.read(lambda tx: tx.document("a")) is None
+
+
+async def test_a_read_that_fails_leaves_the_store_usable(store: Store) -> None:
+    def script(_: Tx) -> None:
+        raise Failing
+
+    with pytest.raises(Failing):
+        await store.read(script)
+    assert (await store.read(lambda tx: tx.head())).version == 0
+
+
+async def test_a_closed_store_answers_unavailable(store: Store) -> None:
+    await store.transact(lambda tx: tx.put_document("a", "1"))
+    await store.close()
+    await store.close()
+    with pytest.raises(StoreUnavailable):
+        await store.transact(lambda tx: tx.head())
+    with pytest.raises(StoreUnavailable):
+        await store.read(lambda tx: tx.head())
+    with pytest.raises(StoreUnavailable):
+        await store.decide(DecisionIds("a"), lambda _: Draft(1))
+    assert store.change_token() == -1
+
+
+async def test_what_was_committed_is_there_after_reopening(world: World) -> None:
+    store = await world.open()
+    await store.transact(lambda tx: tx.put_hold(hold("a")))
+    await store.transact(lambda tx: tx.add_latch(latch("k")))
+    before = await store.read(lambda tx: summary(tx.book()))
+    await store.close()
+    again = await world.open()
+    assert await again.read(lambda tx: summary(tx.book())) == before
+    assert await again.transact(lambda tx: summary(tx.book())) == before
+
+
+async def test_many_callers_at_once_are_all_served(store: Store) -> None:
+    async def one(number: int) -> int:
+        return await store.decide(
+            DecisionIds(str(number)),
+            lambda view: Draft(len(view.book.holds), hold=hold(str(number))),
+        )
+
+    seen = await asyncio.gather(*(one(number) for number in range(50)))
+    assert sorted(seen) == list(range(50))
