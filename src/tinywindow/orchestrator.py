@@ -193,6 +193,8 @@ class Orchestrator:
             await self.circuit_breaker.record_market(
                 account.equity, prices=moment.prices, at=moment.at, estimated=account.estimated
             )
+            # A replay's clock outruns the monitor's, so each cycle reads the state itself.
+            await self.circuit_breaker.check_all_metrics()
             if not account.estimated:
                 report.equity = account.equity
         except DependencyError as error:

@@ -102,7 +102,7 @@ class RunSettings(Section):
     section: ClassVar[str | None] = "run"
 
     strategy: Annotated[str, PlainValidator(rules.choice(*STRATEGIES))] = "momentum"
-    scenario: Annotated[str, PlainValidator(rules.choice(*SCENARIOS))] = "calm"
+    scenario: Annotated[str, PlainValidator(rules.choice(*SCENARIOS))] = "crash"
     seed: Annotated[
         int,
         PlainValidator(rules.whole(f"a whole number from 0 to {SEED_MAX}", low=0, high=SEED_MAX)),

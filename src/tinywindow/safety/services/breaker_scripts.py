@@ -45,14 +45,15 @@ from tinywindow.safety.domain.nav_state import (
 )
 from tinywindow.safety.domain.records import MarkRecord, ReferencePrice, Trip
 from tinywindow.safety.domain.trading_day import DayRule
-from tinywindow.safety.domain.watch import draft_trip
+from tinywindow.safety.domain.watch import draft_trip, readings_data
 from tinywindow.safety.domain.windows import ExecutionKind, Outcome, may_become
 from tinywindow.safety.ports import Tx
-from tinywindow.safety.services.times import to_ms
+from tinywindow.safety.services.times import from_ms, to_ms
 
 __all__ = [
     "Attempt",
     "MarkResult",
+    "latch_fault",
     "record_attempt",
     "record_mark",
     "rules_text",
@@ -267,6 +268,25 @@ def trip_if_breached(
         return None
     tx.audit(draft.row)
     return draft.trip
+
+
+def latch_fault(tx: Tx, trip: Trip, limits: BreakerLimits) -> bool:
+    """Latch a trip for a reason that is no metric, with its row; False when one stands already."""
+    if not tx.add_trip(trip):
+        return False
+    book = tx.book()
+    state = nav_point(book.documents).state
+    data = {
+        "trip_id": trip.id,
+        "metric": trip.metric,
+        "value": trip.value,
+        "limit": trip.limit,
+        "reason": trip.sentence,
+        "metrics": readings_data(evaluate(state, book.executions, limits, trip.tripped_ms)),
+    }
+    moment = from_ms(trip.tripped_ms)
+    tx.audit(AuditDraft(trip.id, moment, EventType.CIRCUIT_BREAKER_TRIP, ACTOR, data))
+    return True
 
 
 def rules_text(config: NavConfig) -> str | None:

@@ -22,12 +22,11 @@ from tinywindow.safety.domain.nav_state import NavState
 from tinywindow.safety.domain.records import ReferencePrice, Trip
 from tinywindow.safety.domain.reset import RESET_LIFETIME_MS, pending_reset
 from tinywindow.safety.domain.reset import PendingReset as ShownReset
-from tinywindow.safety.domain.watch import readings_data
 from tinywindow.safety.domain.windows import ExecutionBook, ExecutionKind, Outcome
 from tinywindow.safety.ports import Tx
 from tinywindow.safety.services import breaker_scripts, settlement
 from tinywindow.safety.services.breaker_check import Examination, examine, settle
-from tinywindow.safety.services.breaker_core import ACTOR, BreakerCore
+from tinywindow.safety.services.breaker_core import BreakerCore
 from tinywindow.safety.services.breaker_scripts import Attempt, MarkResult
 from tinywindow.safety.services.breaker_status import CircuitBreakerStatus, metrics_of
 from tinywindow.safety.services.clock_watch import Moment
@@ -295,7 +294,8 @@ class CircuitBreaker(BreakerCore):
 
         `VOID` says that it is proven unsent: then its velocity slot is given back.
         """
-        moment = self._moment()
+        # Scripts run on the store's thread: the watch is only looked at, not moved, from there.
+        moment = Moment(now, 0.0, day_may_roll=self._watch.believed)
         attempt = Attempt(ExecutionKind.ORDER, outcome, to_ms(now), client_order_id)
         return self._attempt(tx, attempt, moment)
 
@@ -305,25 +305,9 @@ class CircuitBreaker(BreakerCore):
         Raises:
             StoreUnavailable: nothing was latched.
         """
-
-        def script(tx: Tx) -> bool:
-            if not tx.add_trip(trip):
-                return False
-            point = nav_point(tx.book().documents)
-            readings = evaluate(point.state, tx.book().executions, self._limits, trip.tripped_ms)
-            data = {
-                "trip_id": trip.id,
-                "metric": trip.metric,
-                "value": trip.value,
-                "limit": trip.limit,
-                "reason": trip.sentence,
-                "metrics": readings_data(readings),
-            }
-            event = EventType.CIRCUIT_BREAKER_TRIP
-            tx.audit(AuditDraft(trip.id, from_ms(trip.tripped_ms), event, ACTOR, data))
-            return True
-
-        latched = await context.store.transact(script, stop=True)
+        latched = await context.store.transact(
+            lambda tx: breaker_scripts.latch_fault(tx, trip, self._limits), stop=True
+        )
         self._noticed(trip if latched else None)
         return latched
 

@@ -27,5 +27,5 @@ class SystemClock:
     def monotonic(self) -> float:
         """Seconds since an unspecified moment, on a clock that never goes back."""
         if self._boot_clock is None:
-            return time.monotonic()
+            return time.monotonic()  # house: the one place where the monotonic clock is read
         return time.clock_gettime(self._boot_clock)

@@ -49,6 +49,11 @@ class ClockWatch:
         self._trust: clock_trust.ClockTrust | None = None
         self.owed: list[AuditDraft] = []
 
+    @property
+    def believed(self) -> bool:
+        """Whether the wall clock was believed when it was last read; reads nothing."""
+        return self._trust is None or self._trust.trusted
+
     async def start(self, context: SafetyContext) -> None:
         """Compare the wall clock with the newest row, once.
 

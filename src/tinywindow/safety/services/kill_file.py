@@ -29,7 +29,7 @@ class KillFile:
     def exists(self) -> bool:
         """Whether there is such a file; what cannot be told counts as yes. Costs one `stat`."""
         try:
-            os.stat(self._path)
+            os.lstat(self._path)
         except FileNotFoundError:
             return False
         except OSError:

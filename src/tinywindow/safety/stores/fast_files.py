@@ -91,8 +91,9 @@ def read_kill_file(path: str) -> list[LatchFields]:
     """
     try:
         info = os.stat(path)
-    except FileNotFoundError:
-        return []
+    except FileNotFoundError as fault:
+        # A link that leads nowhere is still an entry of that name, and so a stop.
+        return [_unreadable(fault)] if os.path.lexists(path) else []
     except OSError as fault:
         return [_unreadable(fault)]
     raw = b""

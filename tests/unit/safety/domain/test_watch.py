@@ -193,4 +193,4 @@ def test_a_point_remembers_the_marks_that_something_stands_on() -> None:
     third = second.moved(3, NOW + 86_400_000, next_day)
     assert third.ids.previous == 1
     assert third.ids.peak == 1
-    assert NavPoint.from_data(third.to_data()) == third  # type: ignore[arg-type]
+    assert NavPoint.from_data(third.to_data()) == third

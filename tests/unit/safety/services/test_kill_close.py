@@ -500,8 +500,8 @@ async def test_activate_never_raises_whatever_breaks(
 ) -> None:
     good, bad = ScriptedExchange("good", {PERP: 1}), ScriptedExchange("bad")
 
-    def broken(*_: object) -> object:
-        raise RuntimeError("no twin")
+    def broken(*_: object, **__: object) -> object:
+        raise RuntimeError("broken")
 
     monkeypatch.setattr(bad, "fork", broken)
     async with KillSwitch(None, [good, bad], database, config=quick(report_wait=1)) as switch:
@@ -509,7 +509,7 @@ async def test_activate_never_raises_whatever_breaks(
         report = await switch.activate(CLOSE)
         monkeypatch.undo()
         assert not report.durable
-        assert "no twin" in report.errors[0]
+        assert "broken" in report.errors[0]
         assert report.venues["bad"].state is KillState.CLOSING
         await eventually(lambda: good.position(PERP) == 0)
         await done_with(switch)

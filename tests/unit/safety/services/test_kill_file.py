@@ -194,3 +194,11 @@ def test_the_file_reads_as_json_of_ours(kill_file: KillFile) -> None:
     body = json.loads(kill_file.path.read_text())
     assert body["tinywindow"] == 1
     assert body["latches"][0]["id"] == "a"
+
+
+def test_a_link_that_leads_nowhere_is_a_stop(tmp_path: Path) -> None:
+    path = tmp_path / "KILL"
+    path.symlink_to(tmp_path / "nowhere")
+
+    assert KillFile(path).exists()
+    assert [latch.mode for latch in KillFile(path).read()] == [KillSwitchMode.HALT_ONLY]

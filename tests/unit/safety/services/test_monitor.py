@@ -38,6 +38,11 @@ def counted(world: World) -> Counted:
     return Counted(None, world.database, clock=world.clock)
 
 
+def halted(breaker: Counted) -> bool:
+    """Read anew: a type checker takes a property for constant."""
+    return breaker.is_halted
+
+
 async def until(breaker: Counted, checks: int) -> None:
     async with asyncio.timeout(5):
         while breaker.checks < checks:
@@ -80,10 +85,10 @@ async def test_it_outlives_faults_and_three_in_a_row_halt(world: World) -> None:
     task = asyncio.create_task(run_circuit_breaker_monitor(breaker, interval=0.02))
     await until(breaker, 3)
     assert breaker.failed_checks == 3
-    assert breaker.is_halted
+    assert halted(breaker)
     assert "a bug" in (breaker.halt_reason or "")
     await until(breaker, 5)
-    assert not breaker.is_halted
+    assert not halted(breaker)
     await stop(task)
     await breaker.close()
 
@@ -93,16 +98,16 @@ async def test_a_monitor_that_is_gone_is_a_halt(world: World) -> None:
     task = asyncio.create_task(run_circuit_breaker_monitor(breaker, interval=0.02))
     await until(breaker, 2)
     await stop(task)
-    assert not breaker.is_halted
+    assert not halted(breaker)
     world.clock.advance(3.1)
-    assert breaker.is_halted
+    assert halted(breaker)
     assert (breaker.halt_reason or "").startswith("MONITOR_STALE: ")
     await breaker.close()
 
 
 async def test_nobody_needs_to_keep_the_task(world: World) -> None:
     breaker = counted(world)
-    asyncio.create_task(run_circuit_breaker_monitor(breaker, interval=0.02))  # noqa: RUF006 - as the requirement does it
+    asyncio.create_task(run_circuit_breaker_monitor(breaker, interval=0.02))  # type: ignore[unused-awaitable]  # noqa: RUF006 - as the requirement does it
     await until(breaker, 1)
     gc.collect()
     await until(breaker, 4)
