@@ -37,12 +37,6 @@ PROMISED_COMMANDS = frozenset(
         "doctor",
         "db upgrade",
         "db current",
-        "watchdog",
-        "token add",
-        "token revoke",
-        "token list",
-        "mcp",
-        "simulate",
     }
 )
 

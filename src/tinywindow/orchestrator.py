@@ -31,10 +31,11 @@ from tinywindow.safety import (
     Refused,
     run_circuit_breaker_monitor,
 )
-from tinywindow.safety.domain.kill import KillState
+from tinywindow.safety.domain.records import TradingState
 from tinywindow.safety.domain.venue import MarketRules
-from tinywindow.safety.errors import DependencyError
+from tinywindow.safety.errors import ConfigurationError, DependencyError
 from tinywindow.safety.ports import Clock, Exchange, PriceSource
+from tinywindow.safety.services.end_task import end_task
 from tinywindow.safety.services.recovery import Recovery
 from tinywindow.strategies.base import CLOSES_MAX, MarketView, Proposal, Strategy
 
@@ -45,11 +46,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class CycleReport:
-    """What one cycle did: the moment it saw, the equity it marked, and each order's answer."""
+    """What one cycle did: the moment it saw, the equity it marked, and each proposal's answer."""
 
     moment: Moment
     equity: Decimal | None = None
-    answers: list[Outcome | Refused] = field(default_factory=list)
+    answers: list[tuple[Proposal, Outcome | Refused]] = field(default_factory=list)
 
 
 class Orchestrator:
@@ -88,8 +89,13 @@ class Orchestrator:
             change_limits: put `limits` in force where the store holds others; audited.
             pause_s: how long the loop waits before it looks again while something is unknown.
             new_order_id: makes client order ids.
+
+        Raises:
+            ConfigurationError: there is no exchange, one goes by another name than its own, or
+                something else cannot be used.
         """
-        name = next(iter(exchanges))
+        name = _traded_on(exchanges)
+        self._exchanges = tuple(exchanges.values())
         self.circuit_breaker = CircuitBreaker(redis, db, breaker_config, clock=clock)
         self.kill_switch = KillSwitch(redis, exchanges, db, config=kill_config, clock=clock)
         self.limits = PositionLimitEnforcer(
@@ -125,15 +131,24 @@ class Orchestrator:
             StoreUnavailable: the store cannot be opened.
         """
         await self.recovery.run()
+        await self.circuit_breaker.ready()
         self._monitor = asyncio.create_task(
             run_circuit_breaker_monitor(self.circuit_breaker), name="circuit-breaker-monitor"
         )
 
     async def run(self) -> None:
-        """Trade until a latch says stop, or the market ends.
+        """Trade until a stop, or the market's end; recover first where nobody has.
 
         What is merely unknown pauses trading and not the loop: the market is still observed.
+
+        Raises:
+            LimitsDiffer: this process is configured with other limits than the store's.
+            StoreUnavailable: the store cannot be opened.
         """
+        # Start circuit breaker monitor
+        if self._monitor is None:
+            await self.start()
+
         while not self.finished:
             # Check kill switch
             if await self.kill_switch.is_active():
@@ -149,12 +164,28 @@ class Orchestrator:
                 await self._pause()
                 continue
 
+            # Check whether an operator wants trading
+            if await self.is_stopped():
+                break
+
             # Execute trading cycle
             await self.execute_cycle()
 
+    async def is_stopped(self) -> bool:
+        """Whether trading waits for an operator to start it, as far as was read; so does any stop.
+
+        Raises:
+            StoreUnavailable: the store cannot be opened.
+        """
+        context = await self.limits.admitter.open()
+        return context.store.peek(
+            lambda book: book is not None and book.head.trading is TradingState.STOPPED
+        )
+
     async def _latched(self) -> bool:
+        """Whether a stop says so, and not merely a store or Redis that cannot be read."""
         status = await self.kill_switch.get_status()
-        return status.state is not KillState.INACTIVE
+        return status.active and (bool(status.latches) or not status.unknown)
 
     async def _pause(self) -> None:
         await asyncio.sleep(self._pause_s)
@@ -165,11 +196,32 @@ class Orchestrator:
         report = await self._observed()
         if report is None:
             return None
-        if report.equity is not None:
-            for proposal in await self._strategy.decide(await self._view(report)):
-                report.answers.append(await self._submit(proposal))
+        for proposal in await self._decided(report):
+            report.answers.append((proposal, await self._submit(proposal)))
         self.on_cycle(report)
         return report
+
+    async def _decided(self, report: CycleReport) -> tuple[Proposal, ...]:
+        """What the strategy proposes; nothing where the market is not known, or it fails."""
+        if report.equity is None:
+            return ()
+        try:
+            view = await self._view(report, report.equity)
+        except DependencyError as error:
+            log.warning("view_not_complete", error=str(error))
+            return ()
+        try:
+            return await self._strategy.decide(view)
+        except Exception as error:  # noqa: BLE001 - a strategy that fails holds, and is counted
+            log.error("strategy_failed", strategy=self._strategy.name, error=repr(error))
+            await self._failed_decision()
+            return ()
+
+    async def _failed_decision(self) -> None:
+        try:
+            await self.circuit_breaker.record_call(ok=False, kind="decision")
+        except DependencyError as error:
+            log.error("decision_not_recorded", error=str(error))
 
     async def observe(self) -> CycleReport | None:
         """Observe the market and mark equity, without trading; None when the market ended."""
@@ -178,16 +230,20 @@ class Orchestrator:
             self.on_cycle(report)
         return report
 
+    def remember(self, moment: Moment) -> None:
+        """Note a moment's closes, which the strategy is shown; nothing else follows from it."""
+        for symbol, price in moment.prices.items():
+            self._closes.setdefault(symbol, deque(maxlen=CLOSES_MAX)).append(price)
+
     async def _observed(self) -> CycleReport | None:
         moment = await self._feed.next()
         if moment is None:
             self.finished = True
             return None
-        await self.before_cycle(moment)
-        for symbol, price in moment.prices.items():
-            self._closes.setdefault(symbol, deque(maxlen=CLOSES_MAX)).append(price)
+        self.remember(moment)
         report = CycleReport(moment)
         try:
+            await self.before_cycle(moment)
             await self.recovery.settle_working()
             account = await self.exchange.account()
             await self.circuit_breaker.record_market(
@@ -197,12 +253,12 @@ class Orchestrator:
             await self.circuit_breaker.check_all_metrics()
             if not account.estimated:
                 report.equity = account.equity
-        except DependencyError as error:
+        except (DependencyError, ValueError) as error:
             # Nothing is traded on a market that could not be marked.
             log.warning("market_not_marked", error=str(error))
         return report
 
-    async def _view(self, report: CycleReport) -> MarketView:
+    async def _view(self, report: CycleReport, equity: Decimal) -> MarketView:
         positions = {p.symbol: p.amount for p in await self.exchange.positions()}
         for symbol in self._feed.symbols:
             if symbol not in self._rules:
@@ -213,7 +269,7 @@ class Orchestrator:
             prices=dict(report.moment.prices),
             closes={symbol: tuple(closes) for symbol, closes in self._closes.items()},
             positions=positions,
-            equity=report.equity,
+            equity=equity,
             capacity=capacity,
             rules=self._rules,
         )
@@ -231,15 +287,32 @@ class Orchestrator:
         )
 
     async def close(self) -> None:
-        """Shut down: end the monitor, wait for a running close, let go of everything."""
+        """Shut down: settle what is under way, wait for a running close, let go of everything.
+
+        What fails on the way keeps nothing else from being closed, and is raised at the end.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            for exchange in self._exchanges:
+                stack.push_async_callback(exchange.close)
+            stack.push_async_callback(self.circuit_breaker.close)
+            stack.push_async_callback(self.limits.close)
+            stack.push_async_callback(self.kill_switch.close)
+            stack.push_async_callback(self._end_monitor)
+            stack.push_async_callback(self.gate.settled)
+
+    async def _end_monitor(self) -> None:
         if self._monitor is not None:
-            self._monitor.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._monitor
-        await self.kill_switch.close()
-        await self.limits.close()
-        await self.circuit_breaker.close()
-        await self.exchange.close()
+            await end_task(self._monitor)
+
+
+def _traded_on(exchanges: Mapping[str, Exchange]) -> str:
+    """The name of the exchange to trade on; each must go by the name that its orders carry."""
+    if not exchanges:
+        raise ConfigurationError("exchanges: there is none to trade on")
+    for given, exchange in exchanges.items():
+        if given != exchange.name:
+            raise ConfigurationError(f"exchanges: {given!r} calls itself {exchange.name!r}")
+    return next(iter(exchanges))
 
 
 async def _told_nobody(_moment: Moment) -> None:

@@ -12,6 +12,7 @@ from tinywindow.orchestrator import CycleReport
 from tinywindow.safety import Outcome, Refused
 from tinywindow.safety.domain.audit import utc_text
 from tinywindow.safety.domain.money import plain
+from tinywindow.strategies.base import Proposal
 
 __all__ = ["RunReport"]
 
@@ -43,6 +44,7 @@ class RunReport:
     unknown: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     halted_at: datetime | None = None
+    halted_for: str = ""
 
     def cycle(self, report: CycleReport) -> None:
         """Take on one cycle."""
@@ -52,8 +54,8 @@ class RunReport:
         self.last_at = at
         if report.equity is not None:
             self._equity(report.equity)
-        for answer in report.answers:
-            self._answer(at, answer)
+        for proposal, answer in report.answers:
+            self._answer(at, proposal, answer)
         self.show(self._line(report))
 
     def _equity(self, equity: Decimal) -> None:
@@ -63,10 +65,11 @@ class RunReport:
         self.equity_peak = max(equity, self.equity_peak or equity)
         self.equity_low = equity if self.equity_low is None else min(equity, self.equity_low)
 
-    def _answer(self, at: datetime, answer: Outcome | Refused) -> None:
+    def _answer(self, at: datetime, proposal: Proposal, answer: Outcome | Refused) -> None:
+        asked = _asked(proposal)
         if isinstance(answer, Refused):
             self.refused[answer.reason_code.value] += 1
-            self.say(f"{_clock(at)}  refused   {answer.rejection_reason}")
+            self.say(f"{_clock(at)}  refused   {asked}: {answer.rejection_reason}")
             return
         if answer.status == "UNKNOWN":
             self.unknown += 1
@@ -74,16 +77,16 @@ class RunReport:
             self.sent += 1
         else:
             self.rejected += 1
-        price = "" if answer.average_price is None else f" at {_money(answer.average_price)}"
         self.say(
-            f"{_clock(at)}  {answer.status.lower():<9} {answer.client_order_id} "
-            f"filled {plain(answer.filled)}{price} {answer.message}".rstrip()
+            f"{_clock(at)}  {answer.status.lower():<9} {asked}{_filled(proposal, answer)} "
+            f"{answer.client_order_id} {answer.message}".rstrip()
         )
 
     def halted(self, at: datetime, reason: str) -> None:
-        """Tell that trading is halted, once for each time it is."""
-        if self.halted_at is None:
-            self.halted_at = at
+        """Tell that trading is halted, and again when it is for another cause."""
+        # The figures in a reason move on; what stands before them tells the cause.
+        if self.halted_at is None or _cause(reason) != _cause(self.halted_for):
+            self.halted_at, self.halted_for = self.halted_at or at, reason
             self.say(f"{_clock(at)}  HALTED    {reason}")
 
     def resumed(self, at: datetime) -> None:
@@ -106,6 +109,9 @@ class RunReport:
             "moments": self.moments,
             "first_at": None if self.first_at is None else utc_text(self.first_at),
             "last_at": None if self.last_at is None else utc_text(self.last_at),
+            "halted": None
+            if self.halted_at is None
+            else {"at": utc_text(self.halted_at), "reason": self.halted_for},
             "equity": {
                 "first": _text(self.equity_first),
                 "last": _text(self.equity_last),
@@ -119,6 +125,24 @@ class RunReport:
                 "refused": dict(sorted(self.refused.items())),
             },
         }
+
+
+def _cause(reason: str) -> str:
+    return reason.partition(":")[0]
+
+
+def _asked(proposal: Proposal) -> str:
+    """What was proposed: side, amount, symbol, and the limit price where there is one."""
+    limit = "" if proposal.price is None else f" limit {plain(proposal.price)}"
+    return f"{proposal.side.value} {plain(proposal.amount)} {proposal.symbol}{limit}"
+
+
+def _filled(proposal: Proposal, answer: Outcome) -> str:
+    """What of it was filled, and at which price."""
+    if answer.average_price is None or answer.filled.is_zero():
+        return ""
+    part = "" if answer.filled == proposal.amount else f", {plain(answer.filled)} filled"
+    return f"{part} at {_money(answer.average_price)}"
 
 
 def _clock(at: datetime) -> str:

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
@@ -28,13 +28,13 @@ from tinywindow.market.replay import ReplayFeed
 from tinywindow.market.simulated import SimulatedFeed
 from tinywindow.orchestrator import Orchestrator
 from tinywindow.run_report import RunReport
+from tinywindow.safety.domain.audit import utc_text
 from tinywindow.safety.domain.money import to_decimal
-from tinywindow.safety.domain.records import TradingState
 from tinywindow.safety.errors import ConfigurationError, StoreUnavailable
 from tinywindow.safety.ports import Clock
 from tinywindow.safety.services.location import locate
 from tinywindow.safety.services.times import from_ms
-from tinywindow.settings import RunOptions, Settings
+from tinywindow.settings import DATABASE_FILE, RunOptions, Settings
 from tinywindow.strategies.registry import make_strategy
 
 __all__ = ["Runtime", "build", "run_until_end"]
@@ -62,6 +62,23 @@ class Runtime:
             self.board.set(symbol, price, moment.at)
         await self.exchange.on_prices(moment.at)
 
+    async def resume(self) -> None:
+        """Have a replay go on behind the last moment that its data directory has seen.
+
+        The market's time never goes back: what was marked and traded once is not lived again.
+        """
+        if not isinstance(self.feed, ReplayFeed):
+            return
+        context = await self.orchestrator.limits.admitter.open()
+        seen_ms = await context.store.read(lambda tx: tx.newest_mark_ms())
+        if seen_ms is None:
+            return
+        for moment in self.feed.skip_to(from_ms(seen_ms)):
+            self.orchestrator.remember(moment)
+            for symbol, price in moment.prices.items():
+                self.board.set(symbol, price, moment.at)
+        self.report.say(f"the replay goes on behind {utc_text(from_ms(seen_ms))}")
+
     async def may_trade(self) -> str | None:
         """None when trading is allowed, else what stands in its way."""
         kill_switch = self.orchestrator.kill_switch
@@ -70,9 +87,7 @@ class Runtime:
             return f"kill switch: {status.reason or status.state.value}"
         if self.orchestrator.circuit_breaker.is_halted:
             return self.orchestrator.circuit_breaker.halt_reason or "circuit breaker"
-        context = await self.orchestrator.limits.admitter.open()
-        head = await context.store.read(lambda tx: tx.head())
-        if head.trading is TradingState.STOPPED:
+        if await self.orchestrator.is_stopped():
             return "trading is stopped until an operator starts it"
         return None
 
@@ -97,6 +112,11 @@ def build(settings: Settings, options: RunOptions, report: RunReport) -> Runtime
     """
     if options.live is not None:
         raise ConfigurationError("live venues are not part of this version yet: leave out --live")
+    if options.replay and settings.sqlite_path != settings.data_dir / DATABASE_FILE:
+        raise ConfigurationError(
+            "a replay writes on the market's time, and so to a database of its own: "
+            "leave out `database`, and name its directory with --data-dir"
+        )
     claim_folder(settings.data_dir, replay=options.replay)
     clock, feed = _market(settings, options)
     board = PriceBoard()
@@ -105,13 +125,17 @@ def build(settings: Settings, options: RunOptions, report: RunReport) -> Runtime
         board,
         clock=clock,
         opening_cash=to_decimal(settings.run.balance),
-        rng=Random(settings.run.seed),  # noqa: S311 - play money's chance, no secret
+        rng=Random(settings.run.seed),  # play money's chance, no secret
         sleep=_at_once if options.replay else asyncio.sleep,
     )
+    location = locate(settings.db_connection, data_dir=settings.data_dir)
+    if options.replay:
+        location = replace(location, wall=SystemClock())
     orchestrator = Orchestrator(
-        settings.redis,
+        # What rings for trading is not a replay's to hear, and still less to ring.
+        None if options.replay else settings.redis,
         {exchange.name: exchange},
-        locate(settings.db_connection, data_dir=settings.data_dir),
+        location,
         strategy=make_strategy(options.strategy or settings.run.strategy, feed.symbols),
         feed=feed,
         clock=clock,
@@ -165,8 +189,7 @@ async def run_until_end(runtime: Runtime) -> None:
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, ended.set)
     try:
-        await runtime.orchestrator.start()
-        working = asyncio.create_task(_work_and_wait(runtime), name="trading")
+        working = asyncio.create_task(_start_and_work(runtime), name="trading")
         waiting = asyncio.create_task(ended.wait(), name="told-to-end")
         await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
         for task in (working, waiting):
@@ -182,7 +205,9 @@ async def run_until_end(runtime: Runtime) -> None:
         await runtime.orchestrator.close()
 
 
-async def _work_and_wait(runtime: Runtime) -> None:
+async def _start_and_work(runtime: Runtime) -> None:
+    await runtime.resume()
+    await runtime.orchestrator.start()
     while True:
         try:
             await runtime.work()

@@ -37,6 +37,16 @@ STRATEGIES: Final = ("momentum", "claude", "hold")
 SEED_MAX: Final = 2**63 - 1
 PORT_MAX: Final = 65_535
 _HOST: Final = re.compile(r"[A-Za-z0-9.:\-]{1,255}")
+_REDIS_SCHEMES: Final = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
+"""As `redis_links.SCHEMES`, which would load redis-py; a test compares them."""
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^/@]*@|(?<=[?&])[^=&]*(?:pass|secret|key)[^=&]*=[^&]*")
 
 S = TypeVar("S", bound=Section)
@@ -154,7 +164,7 @@ class Settings(Section):
         str | None,
         PlainValidator(_url("sqlite", "sqlite+aiosqlite", "postgresql", "postgresql+asyncpg")),
     ] = Field(default=None, repr=False)
-    redis: Annotated[str | None, PlainValidator(_url("redis", "rediss", "unix"))] = Field(
+    redis: Annotated[str | None, PlainValidator(_url(*_REDIS_SCHEMES))] = Field(
         default=None, repr=False
     )
     circuit_breaker: CircuitBreakerConfig = Field(default_factory=CircuitBreakerConfig)

@@ -6,14 +6,19 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from postgres import postgres_server, postgres_url
 from store_worlds import World
 
 from tinywindow.safety.ports import Store
 
+__all__ = ["postgres_server", "postgres_url"]
 
-@pytest.fixture(params=["memory", "sqlite-file", "sqlite-inline"])
+
+@pytest.fixture(params=["memory", "sqlite-file", "sqlite-inline", "postgres"])
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    made = World(request.param, tmp_path)
+    # Asked for by name, so that only its own tests need a server.
+    url = request.getfixturevalue("postgres_url") if request.param == "postgres" else ""
+    made = World(request.param, tmp_path, url)
     yield made
     await made.close()
 

@@ -16,6 +16,7 @@ from tinywindow.safety.domain.order import OrderType, PositionKey, Side
 from tinywindow.safety.domain.records import Hold, HoldState, MarkRecord, Trip
 from tinywindow.safety.ports import Store, Tx
 from tinywindow.safety.stores.memory import MemoryDatabase, MemoryStore
+from tinywindow.safety.stores.postgres import PostgresStore
 from tinywindow.safety.stores.sqlite import SqliteStore
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -27,8 +28,9 @@ Opener = Callable[[], "Store"]
 class World:
     """One database, and every store that a test opened on it."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    def __init__(self, kind: str, folder: Path, url: str = "") -> None:
         self.kind = kind
+        self.url = url
         self.path = folder / "world.db"
         self._memory = MemoryDatabase()
         self._opened: list[Store] = []
@@ -37,6 +39,8 @@ class World:
         store: Store
         if self.kind == "memory":
             store = MemoryStore(self._memory)
+        elif self.kind == "postgres":
+            store = await PostgresStore.open(self.url, require_durable=False)
         else:
             store = await SqliteStore.open(self.path, inline=self.kind == "sqlite-inline")
         self._opened.append(store)

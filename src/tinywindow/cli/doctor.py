@@ -9,6 +9,7 @@ import typer
 from tinywindow.cli import findings
 from tinywindow.cli.findings import Finding, Level
 from tinywindow.cli.output import sheet, text
+from tinywindow.cli.redis_findings import redis
 from tinywindow.cli.session import Exit, Session, session_of
 from tinywindow.safety.config.section import Explained
 from tinywindow.safety.errors import ConfigurationError
@@ -53,6 +54,7 @@ def _look(session: Session) -> Iterator[Finding]:
         if location.sqlite_path is not None:
             yield from findings.database(location.sqlite_path, SystemClock().now())
     yield from findings.stops(settings)
+    yield from redis(settings.redis)
 
 
 def _show_settings(session: Session, settings: list[Explained]) -> None:

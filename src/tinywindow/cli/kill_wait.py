@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
+from tinywindow.cli.close_words import close_words
 from tinywindow.cli.logs import logs_to_stderr
-from tinywindow.cli.output import Output, plain_data
+from tinywindow.cli.output import Output, plain_data, text
 from tinywindow.cli.session import Exit, Session
 from tinywindow.exchanges.paper import PaperExchange, PriceBoard
 from tinywindow.safety.config.layers import Layers, read_layers
@@ -21,7 +22,7 @@ from tinywindow.safety.ports import Exchange, Tx
 from tinywindow.safety.services.clock import SystemClock
 from tinywindow.safety.services.context import SafetyContext
 from tinywindow.safety.services.flatten_lease import LEASE_TTL_MS, heart_beats, lease_name
-from tinywindow.safety.services.kill_report import KillSwitchStatus
+from tinywindow.safety.services.kill_report import KillSwitchStatus, VenueReport
 from tinywindow.safety.services.kill_switch import KillSwitch
 from tinywindow.safety.services.times import to_ms
 from tinywindow.settings import Settings
@@ -103,21 +104,24 @@ async def _watch(
             out.say("The mode in force closes nothing; there is nothing to wait for.")
             return Exit.DONE, report
         if status.state is KillState.FLAT:
+            _tell(out, report)
             out.say("Every venue is flat.")
             return Exit.DONE, report
         if status.state is KillState.INCOMPLETE:
+            _tell(out, report)
             out.warn("the close is INCOMPLETE: look at the venues; it is tried on and on")
             return Exit.SAID_NO, report
         if can_close or await _anybody_closing(context, clock):
             heard_s = clock.monotonic()
         elif clock.monotonic() - heard_s > PATIENCE_S:
+            _tell(out, report)
             out.warn(NOBODY)
             return Exit.SAID_NO, {**report, "error": NOBODY}
         shown = _progress(out, status, shown)
         await asyncio.sleep(LOOK_INTERVAL_S)
 
 
-def _report(status: KillSwitchStatus) -> dict[str, object]:
+def _report(status: KillSwitchStatus) -> dict[str, Any]:
     return {
         "flat": status.state is KillState.FLAT,
         "state": status.state.value,
@@ -125,15 +129,26 @@ def _report(status: KillSwitchStatus) -> dict[str, object]:
     }
 
 
+def _tell(out: Output, report: Mapping[str, Any]) -> None:
+    for name, venue in sorted(report["venues"].items()):
+        for line in close_words(name, venue):
+            out.say(text(line))
+
+
 def _progress(out: Output, status: KillSwitchStatus, shown: str) -> str:
     """Say how far each venue is, on a terminal, whenever that changes."""
     line = ", ".join(
-        f"{name}: {venue.state.value}, {len(venue.positions)} positions, {venue.resting} resting"
+        f"{name}: {venue.state.value}, {_open(venue)} of {len(venue.positions)} positions still "
+        f"open, {venue.resting} orders rest"
         for name, venue in sorted(status.venues.items())
     )
     if line and line != shown and sys.stderr.isatty():
         out.progress.print(f"  {line}", markup=False)
     return line
+
+
+def _open(venue: VenueReport) -> int:
+    return sum(1 for position in venue.positions if position.left and not position.dust)
 
 
 async def _anybody_closing(context: SafetyContext, clock: SystemClock) -> bool:

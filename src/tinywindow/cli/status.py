@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from tinywindow.cli.close_words import close_words
 from tinywindow.cli.output import Output, plain_data, sheet, text
 from tinywindow.cli.session import Exit, session_of
 from tinywindow.cli.snapshot import snapshot_of, snapshot_without_store
@@ -52,6 +53,9 @@ def _show(out: Output, data: Mapping[str, Any]) -> None:
         positions = [(p["symbol"], p["amount"], p["price"]) for p in venue["positions"]]
         if positions:
             out.say(sheet("position", "amount", "price", rows=positions))
+        if data["kill_switch"]["active"] and venue["close"] is not None:
+            for line in close_words("the stop", venue["close"]):
+                out.say(text(line))
     if data["audit"]:
         newest = ((r["seq"], r["time"], r["event_type"], r["actor"]) for r in data["audit"])
         out.say("", sheet("row", "time", "event", "actor", rows=newest))

@@ -83,6 +83,15 @@ class ReplayFeed:
         """The share of all bars that has been told, 0 to 1."""
         return self._bars_told / self._bars_total
 
+    def skip_to(self, at: datetime) -> Iterator[Moment]:
+        """Pass over what happened up to `at`, telling it at once, and move the clock there."""
+        while self._coming is not None and self._coming.at <= at:
+            moment = self._coming
+            self._bars_told += len(moment.bars)
+            self._coming = next(self._moments, None)
+            yield moment
+        self.clock.move_to(max(at, self.clock.now()))
+
     async def next(self) -> Moment | None:
         """Wait for the next closes at the replay's pace and move the clock to them."""
         moment = self._coming

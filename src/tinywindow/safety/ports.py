@@ -190,8 +190,8 @@ class Tx(Protocol):
         """Append an equity mark; its `id` is ignored and the store's own returned."""
         ...
 
-    def marks(self, *, since_ms: int, limit: int) -> tuple[MarkRecord, ...]:
-        """Marks received at or after `since_ms`, oldest first."""
+    def marks(self, *, since_ms: int, limit: int, after_id: int = 0) -> tuple[MarkRecord, ...]:
+        """Marks after `after_id` that were received at or after `since_ms`, oldest first."""
         ...
 
     def newest_mark_ms(self) -> int | None:

@@ -91,3 +91,18 @@ def test_a_replay_without_bars_is_refused() -> None:
 def test_a_speed_that_is_none_is_refused(speed: float) -> None:
     with pytest.raises(ConfigurationError):
         ReplayFeed([candles("BTC/USDT", {0: 1})], speed=speed)
+
+
+def test_what_was_seen_already_is_passed_over() -> None:
+    """A second start goes on behind the newest moment of the first; time never goes back."""
+    sleeps = Sleeps()
+    file = candles("BTC/USDT", {0: 1, 1: 2, 2: 3, 3: 4})
+    feed = ReplayFeed([file], speed=60, sleep=sleeps)
+    seen = START + timedelta(minutes=2) - LAST_MS
+    assert [moment.prices["BTC/USDT"] for moment in feed.skip_to(seen)] == [1, 2]
+    assert feed.clock.now() == seen
+    assert feed.progress == pytest.approx(1 / 2)
+    assert [moment.prices["BTC/USDT"] for moment in all_of(feed)] == [3, 4]
+    assert sleeps.seconds == [1, 1]
+    assert list(feed.skip_to(START)) == []
+    assert feed.clock.now() == START + timedelta(minutes=4) - LAST_MS

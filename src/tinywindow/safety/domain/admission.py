@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Final
 
 from tinywindow.safety.domain.audit import AuditDraft, EventType
-from tinywindow.safety.domain.book import DecisionView, Draft
+from tinywindow.safety.domain.book import Book, DecisionView, Draft
 from tinywindow.safety.domain.breaker import BreakerLimits
 from tinywindow.safety.domain.decision import Breach, Reason, Refusal
 from tinywindow.safety.domain.kill import KillSwitchMode, effective_mode
@@ -32,7 +32,14 @@ from tinywindow.safety.domain.positions import reducible
 from tinywindow.safety.domain.records import Hold, HoldState, TradingState
 from tinywindow.safety.domain.watch import BreakerView, TripDraft, draft_trip, watch_breaker
 
-__all__ = ["Admission", "AdmissionRequest", "Admitted", "admit", "halting_reasons"]
+__all__ = [
+    "Admission",
+    "AdmissionRequest",
+    "Admitted",
+    "admit",
+    "halting_reasons",
+    "standing_stops",
+]
 
 halting_reasons: Final = frozenset(
     {
@@ -108,12 +115,15 @@ def admit(request: AdmissionRequest, view: DecisionView) -> Draft[Admission]:
     existing = view.existing
     if existing is not None and _same(existing, order):
         reduces = existing.reduces
-    duplicate = _duplicate(request, view)
+    duplicate = _duplicate(request, view, reduces=reduces)
     watched = None
     if request.breaker is not None:
         # An id that came before has its slot already, or will never be sent.
         asking = 0 if duplicate else 1
-        watched = watch_breaker(view.book, request.breaker, request.now_ms, asking=asking)
+        may_roll = all(one.code is not Reason.CLOCK_UNTRUSTED for one in request.found)
+        watched = watch_breaker(
+            view.book, request.breaker, request.now_ms, asking=asking, day_may_roll=may_roll
+        )
     stops = _exit_stops(request, view) if reduces else _entry_stops(request, view, watched)
     trip = _trip(request, view, watched)
     if stops or duplicate:
@@ -146,33 +156,30 @@ def _same(hold: Hold, order: CheckedOrder) -> bool:
     )
 
 
-def _kill_breaches(request: AdmissionRequest, view: DecisionView) -> list[Breach]:
+def standing_stops(book: Book) -> tuple[Breach, ...]:
+    """The kill switch's latch and the breaker's trip that stand, in the order of checks."""
     breaches = []
-    if view.book.latches:
-        latch = max(view.book.latches, key=lambda one: one.mode.rank)
-        breaches.append(
-            Breach(
-                Reason.KILL_SWITCH_ACTIVE,
-                f"{latch.mode.value} by {latch.actor}: {latch.reason}",
-            )
-        )
-    else:
-        probed = request.stop_probe()
-        if probed is not None:
-            breaches.extend(probed.breaches)
-    return breaches
+    if book.latches:
+        latch = max(book.latches, key=lambda one: one.mode.rank)
+        message = f"{latch.mode.value} by {latch.actor}: {latch.reason}"
+        breaches.append(Breach(Reason.KILL_SWITCH_ACTIVE, message))
+    if book.trip is not None:
+        breaches.append(Breach(Reason.CIRCUIT_BREAKER_TRIPPED, book.trip.sentence))
+    return tuple(breaches)
 
 
 def _entry_stops(
     request: AdmissionRequest, view: DecisionView, watched: BreakerView | None
 ) -> tuple[Breach, ...]:
-    breaches = _kill_breaches(request, view)
+    standing = standing_stops(view.book)
+    breaches = [one for one in standing if one.code is Reason.KILL_SWITCH_ACTIVE]
+    if not breaches:
+        probed = request.stop_probe()
+        breaches.extend(() if probed is None else probed.breaches)
     breaches.extend(request.found)
-    trip = view.book.trip
-    if trip is not None:
-        breaches.append(Breach(Reason.CIRCUIT_BREAKER_TRIPPED, trip.sentence))
+    breaches.extend(one for one in standing if one.code is Reason.CIRCUIT_BREAKER_TRIPPED)
     if watched is not None:
-        if trip is None:
+        if view.book.trip is None:
             breaches.extend(watched.refusals_of_entry)
         if view.book.head.trading is TradingState.STOPPED and not breaches:
             breaches.append(
@@ -211,7 +218,9 @@ def _exit_stops(request: AdmissionRequest, view: DecisionView) -> tuple[Breach, 
     )
 
 
-def _duplicate(request: AdmissionRequest, view: DecisionView) -> tuple[Breach, ...]:
+def _duplicate(
+    request: AdmissionRequest, view: DecisionView, *, reduces: bool
+) -> tuple[Breach, ...]:
     order, existing = request.order, view.existing
     if existing is not None:
         if not existing.state.open:
@@ -223,7 +232,7 @@ def _duplicate(request: AdmissionRequest, view: DecisionView) -> tuple[Breach, .
         if request.with_intent and existing.intent_ms is not None:
             message = f"{order.client_order_id} was already given to be sent"
             return (Breach(Reason.DUPLICATE_ORDER_ID, message),)
-    if view.decision_spent:
+    if view.decision_spent and not reduces:
         message = f"decision {order.decision_id} was already spent on another order"
         return (Breach(Reason.DUPLICATE_DECISION, message),)
     return ()
@@ -301,7 +310,7 @@ def _repeated(
         return Draft(Admitted(existing, epoch, existing.reduces), at_ms=request.now_ms)
     hold = replace(existing, state=HoldState.INTENDED, intent_ms=request.now_ms)
     return Draft(
-        Admitted(hold, epoch, hold.reduces),
+        Admitted(hold, epoch + (trip is not None), hold.reduces),
         hold=hold,
         take_slot=request.breaker is not None,
         trip=None if trip is None else trip.trip,
@@ -313,7 +322,7 @@ def _repeated(
     )
 
 
-def _hold(request: AdmissionRequest, *, reduces: bool) -> Hold:
+def _hold(request: AdmissionRequest, view: DecisionView, *, reduces: bool) -> Hold:
     order = request.order
     return Hold(
         client_order_id=order.client_order_id,
@@ -327,7 +336,8 @@ def _hold(request: AdmissionRequest, *, reduces: bool) -> Hold:
         intent_ms=request.now_ms if request.with_intent else None,
         reduces=reduces,
         reduce_only=order.reduce_only,
-        decision_id=order.decision_id,
+        # A decision stands with the first order that it led to; an exit may come after it.
+        decision_id=None if view.decision_spent else order.decision_id,
         agent_id=order.agent_id,
     )
 
@@ -335,7 +345,7 @@ def _hold(request: AdmissionRequest, *, reduces: bool) -> Hold:
 def _reducing(
     request: AdmissionRequest, view: DecisionView, trip: TripDraft | None
 ) -> Draft[Admission]:
-    hold = _hold(request, reduces=True)
+    hold = _hold(request, view, reduces=True)
     return Draft(
         Admitted(hold, view.book.head.stop_epoch + (trip is not None), reduces=True),
         hold=hold,
@@ -352,7 +362,7 @@ def _reducing(
 def _entering(
     request: AdmissionRequest, view: DecisionView, exposure: Exposure
 ) -> Draft[Admission]:
-    hold = _hold(request, reduces=False)
+    hold = _hold(request, view, reduces=False)
     limits = request.limits
     own = exposure.symbols[hold.key.symbol]
     data = {

@@ -23,7 +23,7 @@ APPROVAL_TTL_S: Final = 0.25
 _SEAL: Final = object()
 
 
-class ApprovalVoid(Exception):  # noqa: N818 - not a fault: it carries a refusal to the gate
+class ApprovalVoid(Exception):  # not a fault: it carries a refusal to the gate
     """The last look said no; nothing was sent. `refusal` says why."""
 
     def __init__(self, refusal: Refusal) -> None:
@@ -41,7 +41,7 @@ class Approved:
         epoch: the stop epoch at which it was approved.
     """
 
-    __slots__ = ("_last_look", "_redeemed", "epoch", "order", "reduce_only")
+    __slots__ = ("_last_look", "_redeemed", "_void", "epoch", "order", "reduce_only")
 
     def __init__(
         self,
@@ -59,6 +59,7 @@ class Approved:
         self.epoch = epoch
         self._last_look = last_look
         self._redeemed = False
+        self._void = False
 
     def redeem(self) -> CheckedOrder:
         """Take the last look and give out the order, once.
@@ -67,10 +68,11 @@ class Approved:
             ApprovalVoid: a stop came, or the approval expired; nothing may be sent.
             InvariantBroken: it was redeemed before.
         """
-        if self._redeemed:
+        if self._redeemed or self._void:
             raise InvariantBroken(f"approval of {self.order.client_order_id} was used twice")
         refusal = self._last_look()
         if refusal is not None:
+            self._void = True
             raise ApprovalVoid(refusal)
         self._redeemed = True
         return self.order

@@ -19,7 +19,7 @@ of the step.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
 from enum import StrEnum
 from typing import Any, Final
@@ -177,7 +177,8 @@ def _error_rate(executions: ExecutionBook, limits: BreakerLimits, now_ms: int) -
     if attempted < samples:
         note = f"{attempted} of the {samples} attempts that it needs"
     breached = value is not None and attempted >= samples and value >= limit
-    return _count_reading(executions, value, limit, breached=breached, note=note)
+    seen = _count_reading(executions, value, limit, breached=breached, note=note)
+    return replace(seen, fed_at_ms=executions.fed_at_ms)
 
 
 def _streak(executions: ExecutionBook, limits: BreakerLimits, now_ms: int) -> MetricReading:
@@ -196,7 +197,7 @@ def _count_reading(
     if executions.overflowed:
         breached, note = True, _OVERFLOW_NOTE
     state = MetricState.BREACHED if breached else MetricState.OK
-    return MetricReading(value, limit, state, executions.fed_at_ms, note)
+    return MetricReading(value, limit, state, executions.orders_fed_at_ms, note)
 
 
 def breaches(readings: Mapping[Metric, MetricReading]) -> tuple[Breach, ...]:

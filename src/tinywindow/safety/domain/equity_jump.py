@@ -9,6 +9,7 @@ follow from the one before: then the new level is real, whatever made it.
     tolerance = max(2 % of the equity before, 1 USD)            rounding, funding, interest
               + 1 % of the larger gross value of the positions  fees, spread, prices of other times
               + sum of |traded| x |move of the price|           fills at prices unknown
+              + sum of the value before of what was closed      closed at a price unknown
 
 Without positions, or where one is not linear in USD or has no price of the last minute, nothing
 is judged.
@@ -150,8 +151,9 @@ def _unexplained(before: Snapshot, now: Snapshot) -> str:
     for name in sorted({*before.holdings, *now.holdings}):
         old, new = before.holdings.get(name), now.holdings.get(name)
         if new is None:
-            # Closed meanwhile, at a price that nobody tells us.
-            return ""
+            worth = ZERO if old is None else EXACT.multiply(abs(old.amount), old.price)
+            gross_before, slack = EXACT.add(gross_before, worth), EXACT.add(slack, worth)
+            continue
         move = EXACT.subtract(new.price, new.entry if old is None else old.price)
         held = ZERO if old is None else old.amount
         traded = abs(EXACT.subtract(new.amount, held))

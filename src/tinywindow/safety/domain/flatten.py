@@ -54,14 +54,14 @@ class ClosePlan:
     @property
     def done(self) -> bool:
         """Whether nothing of the position is left to close."""
-        return self.wanted == self.dust
+        return self.blocked is None and self.wanted == self.dust
 
 
 def plan_close(
     position: VenuePosition,
     rules: MarketRules,
     *,
-    managed: Decimal = ZERO,
+    managed: Decimal | None = ZERO,
     in_flight: Decimal = ZERO,
 ) -> ClosePlan:
     """Plan how to close a position that was just read from the venue.
@@ -70,7 +70,8 @@ def plan_close(
         position: what the venue reports.
         rules: what the venue demands of an order.
         managed: what our ledger manages of it; only spot is bounded by it, so that the owner's
-            other coins are never sold.
+            other coins are never sold. None while the ledger was never read: that is not zero,
+            so nothing of a spot balance is sold, and it does not count as closed either.
         in_flight: what orders of ours may still close of it.
     """
     side = Side.SELL if position.amount > 0 else Side.BUY
@@ -81,6 +82,9 @@ def plan_close(
     if position.amount < 0:
         blocked = "a spot balance below zero is a debt, which is not ours to buy back"
         return ClosePlan(position.symbol, position.leg, side, size, blocked=blocked)
+    if managed is None:
+        blocked = "the ledger cannot be read, so nobody can say how much of it is ours to sell"
+        return ClosePlan(position.symbol, position.leg, side, ZERO, blocked=blocked)
     wanted = min(size, max(managed, ZERO))
     free = min(wanted, max(position.available, ZERO))
     sendable = max(EXACT.subtract(free, in_flight), ZERO)
@@ -199,17 +203,18 @@ def orders_to_cancel(
     """Which resting orders a stop cancels, the largest first.
 
     CLOSE_POSITIONS cancels everything of ours. HALT_ONLY spares what protects: reduce-only
-    orders, and spot sells as far as the managed balance covers them.
+    orders, and spot sells as far as the managed balance covers them. While nobody knows what is
+    managed, a halt spares every spot sell: none of them can grow a position.
 
     Args:
         orders: what rests at the venue.
         mode: the mode in force.
         known_ids: orders of ours by the ledger, whatever the venue says of them.
-        managed: what the ledger manages, in base units by spot symbol.
+        managed: what the ledger manages, in base units by spot symbol; None is unknown.
     """
     ours = [o for o in orders if o.ours or o.client_order_id in known_ids]
     if mode is KillSwitchMode.HALT_ONLY:
-        protective = _protective({} if managed is None else managed, ours)
+        protective = _protective(managed, ours)
         ours = [order for order in ours if order.client_order_id not in protective]
     return tuple(sorted(ours, key=_cancel_order))
 
@@ -220,16 +225,18 @@ def _cancel_order(order: OrderReport) -> tuple[bool, Decimal, str]:
     return order.reduce_only, -value, order.client_order_id
 
 
-def _protective(managed: Mapping[str, Decimal], orders: Iterable[OrderReport]) -> frozenset[str]:
+def _protective(
+    managed: Mapping[str, Decimal] | None, orders: Iterable[OrderReport]
+) -> frozenset[str]:
     """The ids of the orders that can only shrink what is held."""
-    left = dict(managed)
+    left = {} if managed is None else dict(managed)
     spared: set[str] = set()
     # Stops come first: they guard the balance, where a take-profit only ends it.
     for order in sorted(orders, key=lambda o: (not o.trigger, o.client_order_id)):
         if order.reduce_only:
             spared.add(order.client_order_id)
         elif is_spot(order.symbol) and order.side is Side.SELL:
-            held = left.get(order.symbol, ZERO)
+            held = order.remaining if managed is None else left.get(order.symbol, ZERO)
             if order.remaining <= held:
                 left[order.symbol] = EXACT.subtract(held, order.remaining)
                 spared.add(order.client_order_id)
@@ -254,7 +261,7 @@ class Observation:
 class FlatProof:
     """How far the proof is that a venue is flat: two clean reads, a second apart."""
 
-    first_ms: int | None = None
+    first: Observation | None = None
     proven: bool = False
 
     def observe(self, seen: Observation | None) -> FlatProof:
@@ -263,7 +270,8 @@ class FlatProof:
             return FlatProof()
         if seen.terminal_ms is None or seen.begun_ms < seen.terminal_ms:
             return FlatProof()
-        if self.first_ms is None:
-            return FlatProof(first_ms=seen.ended_ms)
-        far_enough = seen.begun_ms - self.first_ms >= FLAT_GAP_MS
-        return FlatProof(self.first_ms, proven=self.proven or far_enough)
+        if self.first is None or self.first.begun_ms < seen.terminal_ms:
+            # What was read while an order of ours could still fill proves nothing any more.
+            return FlatProof(first=seen)
+        far_enough = seen.begun_ms - self.first.ended_ms >= FLAT_GAP_MS
+        return FlatProof(self.first, proven=self.proven or far_enough)

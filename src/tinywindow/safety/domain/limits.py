@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_UP, Decimal, localcontext
 from typing import Final
 
@@ -225,7 +225,22 @@ def check_limits(
             *_reduce_rules(order, book),
             *_size_rules(order, limits, equity, exposure),
         ]
+        if breaches and not any(one.code in _REDUCTIONS for one in breaches):
+            breaches[0] = _with_what_would_pass(breaches[0], order, book)
     return tuple(breaches), exposure
+
+
+_REDUCTIONS: Final = frozenset({Reason.REDUCE_ONLY, Reason.INSUFFICIENT_POSITION})
+"""The rules that name the amount that would pass themselves."""
+
+
+def _with_what_would_pass(breach: Breach, order: CheckedOrder, book: Book) -> Breach:
+    """Name what would pass of an order that is refused for its part beyond zero."""
+    may_pass = reducible(book, order.key, order.side)
+    if may_pass.is_zero():
+        return breach
+    message = f"{breach.message}; {plain(may_pass)} {order.symbol.base} would pass as a reduction"
+    return replace(breach, message=message)
 
 
 def _symbol_rule(order: CheckedOrder, limits: LimitSet) -> list[Breach]:
@@ -267,7 +282,7 @@ def _price_rules(
                 f"the limit price {plain(order.price)} is more than "
                 f"{plain(limits.price_collar_pct)} % worse than the reference {plain(reference)}",
                 limit=limits.price_collar_pct,
-                observed=(worse / reference).quantize(Decimal("0.000001")),
+                observed=_shown(worse / reference),
                 unit="%",
             )
         )
@@ -355,15 +370,19 @@ def _leverage_rule(limits: LimitSet, equity: EquityView, exposure: Exposure) -> 
 
 
 def _above(code: Reason, what: str, observed: Decimal, limit: Decimal, unit: str) -> Breach:
-    # Rounded up, so that the sentence never shows the limit itself as being above the limit.
     shown = observed.quantize(Decimal("0.00000001"), rounding=ROUND_UP, context=EXACT)
     return Breach(
         code,
         f"{what} would be {plain(shown)} {unit}, above the limit of {plain(limit)} {unit}",
         limit=limit,
-        observed=observed.quantize(Decimal(1).scaleb(-18), rounding=ROUND_UP, context=EXACT),
+        observed=_shown(observed),
         unit=unit,
     )
+
+
+def _shown(observed: Decimal) -> Decimal:
+    # Rounded up, so that the limit itself is never shown as being above the limit.
+    return observed.quantize(Decimal(1).scaleb(-18), rounding=ROUND_UP, context=EXACT)
 
 
 def default_quotes() -> dict[str, Decimal]:

@@ -131,7 +131,9 @@ def apply_mark(
     if late:
         accounts = dict(state.accounts)
         nav = state.nav if units.is_zero() else _NAV.divide(sum_of(accounts), units)
-    if not whole and nav is not None and state.nav is not None:
+    # A late mark that may be believed makes the newer ones, which stay, no better than they were.
+    lifts = whole and (not late or all_trusted(accounts, mark.received_ms, config))
+    if not lifts and nav is not None and state.nav is not None:
         nav = min(nav, state.nav)
     moved = replace(state, accounts=accounts, units=units, nav=nav, fed_at_ms=mark.received_ms)
     if day_may_roll or state.day == NO_DAY:
@@ -305,7 +307,10 @@ def rebaseline(
         return NavState(accounts=state.accounts, fed_at_ms=state.fed_at_ms)
     if daily_pnl:
         day = replace(state.day, nav=state.nav, stands_on_ms=now_ms, estimated=False, settled=True)
-        state = replace(state, day=day, previous=NO_DAY)
+        # Where the day is held open or about to end, the next one is measured from here too.
+        state = replace(
+            state, day=day, previous=NO_DAY, trusted_at_ms=now_ms, trusted_nav=state.nav
+        )
     if drawdown:
         state = replace(state, peak_nav=state.nav, peak_since_ms=now_ms)
     return state

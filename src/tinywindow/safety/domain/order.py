@@ -112,7 +112,7 @@ class CheckedOrder:
     @property
     def signed_amount(self) -> Decimal:
         """The amount with the sign of its side."""
-        return self.amount if self.side is Side.BUY else -self.amount
+        return self.amount if self.side is Side.BUY else self.amount.copy_negate()
 
     def same_terms(self, other: CheckedOrder) -> bool:
         """Say whether `other` asks for the same trade, whatever the decision that led to it."""

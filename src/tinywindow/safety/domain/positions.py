@@ -24,12 +24,13 @@ def reducible(book: Book, key: PositionKey, side: Side) -> Decimal:
         return ZERO
     sums = book.sums.get(key, OpenSums())
     pending = sums.sells if side is Side.SELL else sums.buys
-    return max(EXACT.subtract(abs(position), pending), ZERO)
+    return max(EXACT.subtract(EXACT.abs(position), pending), ZERO)
 
 
 def worst_amount(position: Decimal, buys: Decimal, sells: Decimal) -> Decimal:
     """The largest size that a position can reach if either side fills whole, in base units."""
-    return max(abs(EXACT.add(position, buys)), abs(EXACT.subtract(position, sells)))
+    bought, sold = EXACT.add(position, buys), EXACT.subtract(position, sells)
+    return max(EXACT.abs(bought), EXACT.abs(sold))
 
 
 def filled(hold: Hold, *, cumulative: Decimal, average: Decimal, fee: Decimal) -> Hold:
@@ -63,13 +64,16 @@ def apply_fill(before: Position | None, old: Hold, new: Hold, *, at_ms: int) -> 
     amount = ZERO if before is None else before.amount
     entry = ZERO if before is None else before.price
     price = _price_of_delta(old, new, delta)
-    signed = delta if new.side is Side.BUY else -delta
-    after = EXACT.add(amount, signed)
-    if amount.is_zero() or (amount > 0) != (after > 0):
-        entry = ZERO if after.is_zero() else price
-    elif abs(after) > abs(amount):
-        cost = EXACT.add(EXACT.multiply(abs(amount), entry), EXACT.multiply(delta, price))
-        entry = _rounded(EXACT.divide(cost, abs(after)))
+    bought = new.side is Side.BUY
+    after = EXACT.add(amount, delta) if bought else EXACT.subtract(amount, delta)
+    size_before, size = EXACT.abs(amount), EXACT.abs(after)
+    if after.is_zero():
+        entry = ZERO
+    elif amount.is_zero() or (amount > 0) != (after > 0):
+        entry = price
+    elif size > size_before:
+        cost = EXACT.add(EXACT.multiply(size_before, entry), EXACT.multiply(delta, price))
+        entry = _rounded(EXACT.divide(cost, size))
     return Position(
         key=new.key,
         amount=after,

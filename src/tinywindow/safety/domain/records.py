@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
-from tinywindow.safety.domain.money import ZERO
+from tinywindow.safety.domain.money import EXACT, ZERO
 from tinywindow.safety.domain.order import OrderType, PositionKey, Side
 
 __all__ = [
@@ -88,7 +88,7 @@ class Hold:
         """What may still fill, in base units; zero once the hold has ended."""
         if not self.state.open or self.filled >= self.amount:
             return ZERO
-        return self.amount - self.filled
+        return EXACT.subtract(self.amount, self.filled)
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,11 +64,22 @@ class TripDraft(NamedTuple):
 
 
 def watch_breaker(
-    book: Book, limits: BreakerLimits, now_ms: int, *, asking: int = 1
+    book: Book,
+    limits: BreakerLimits,
+    now_ms: int,
+    *,
+    asking: int = 1,
+    day_may_roll: bool = True,
 ) -> BreakerView:
-    """Read all metrics as they would be with `asking` more orders at `now_ms`."""
+    """Read all metrics as they would be with `asking` more orders at `now_ms`.
+
+    `day_may_roll` is False while the wall clock is not believed: a day that only such a clock
+    has opened erases no loss.
+    """
     executions = book.executions
-    readings = breaker.evaluate(nav_state(book.documents), executions, limits, now_ms)
+    readings = breaker.evaluate(
+        nav_state(book.documents), executions, limits, now_ms, day_may_roll=day_may_roll
+    )
     readings[Metric.TRADE_VELOCITY] = breaker.velocity(executions, limits, now_ms, asking=asking)
     found = breaker.breaches(readings)
     refusals = [_unknown(metric, limits) for metric in Metric if _is_unknown(readings[metric])]

@@ -192,6 +192,7 @@ class ExecutionBook:
         overflowed: an attempt could not be kept, so that nobody can count any more: the three
             metrics then read as breached until a reset clears them.
         fed_at_ms: when the newest attempt was made or resolved; None before the first.
+        orders_fed_at_ms: the same of orders alone, which velocity and streak are fed by.
         last_id: the highest id seen; what a confirmed reset clears through.
         cleared_id: attempts up to this id no longer count.
         cleared_at_ms: attempts made up to this moment no longer count.
@@ -207,12 +208,14 @@ class ExecutionBook:
         "cleared_id",
         "fed_at_ms",
         "last_id",
+        "orders_fed_at_ms",
         "overflowed",
     )
 
     def __init__(self) -> None:
         self.overflowed = False
         self.fed_at_ms: int | None = None
+        self.orders_fed_at_ms: int | None = None
         self.last_id = 0
         self.cleared_id = 0
         self.cleared_at_ms = -1
@@ -231,8 +234,9 @@ class ExecutionBook:
         """Take in an attempt, or its revision; the same row again changes nothing."""
         self.last_id = max(self.last_id, row.id)
         moment_ms = row.at_ms if row.resolved_ms is None else row.resolved_ms
-        if self.fed_at_ms is None or moment_ms > self.fed_at_ms:
-            self.fed_at_ms = moment_ms
+        self.fed_at_ms = _later(self.fed_at_ms, moment_ms)
+        if row.kind is ExecutionKind.ORDER:
+            self.orders_fed_at_ms = _later(self.orders_fed_at_ms, moment_ms)
         known = self._rows.get(row.id)
         if not self._counts(row) or row == known:
             return
@@ -310,3 +314,7 @@ class ExecutionBook:
         for row in sorted(rows, key=lambda row: (row.at_ms, row.id)):
             self._put(row)
         self._crowded_at = min(ROWS_MAX, max(CROWDED, 2 * len(rows)))
+
+
+def _later(known_ms: int | None, moment_ms: int) -> int:
+    return moment_ms if known_ms is None else max(known_ms, moment_ms)

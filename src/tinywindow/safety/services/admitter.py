@@ -4,34 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from tinywindow.safety.config import PositionLimits
 from tinywindow.safety.domain.admission import Admission, AdmissionRequest, admit
 from tinywindow.safety.domain.audit import AuditDraft, EventType
-from tinywindow.safety.domain.book import DecisionIds
+from tinywindow.safety.domain.book import Book, DecisionIds, DecisionView, Draft
 from tinywindow.safety.domain.breaker import BreakerLimits
-from tinywindow.safety.domain.decision import Breach
-from tinywindow.safety.domain.limits import LimitSet, PriceOf
+from tinywindow.safety.domain.decision import Breach, Reason
+from tinywindow.safety.domain.limits import EquityView, LimitSet, PriceOf
 from tinywindow.safety.domain.money import ZERO, to_decimal
 from tinywindow.safety.domain.order import CheckedOrder
 from tinywindow.safety.domain.records import ReferencePrice
-from tinywindow.safety.domain.validation import ValidationResult
 from tinywindow.safety.domain.watch import equity_view
 from tinywindow.safety.errors import StoreUnavailable
-from tinywindow.safety.ports import Clock, PriceSource
+from tinywindow.safety.ports import Clock, PriceSource, Tx
 from tinywindow.safety.services import settlement
 from tinywindow.safety.services.context import ContextHandle, SafetyContext
-from tinywindow.safety.services.limits_in_force import agree_on_limits
-from tinywindow.safety.services.refusals import RefusalCounter
+from tinywindow.safety.services.limits_in_force import (
+    LIMITS_DOCUMENT,
+    agree_on_limits,
+    limits_of,
+)
+from tinywindow.safety.services.logs import get_logger
+from tinywindow.safety.services.refusals import Counted, RefusalCounter
 from tinywindow.safety.services.times import to_ms
 
-__all__ = ["DEFAULT_VENUE", "Admitter", "Asking", "random_id"]
+__all__ = ["DEFAULT_VENUE", "Admitter", "Asking", "Decided", "random_id"]
 
 DEFAULT_VENUE: Final = "default"
 """The venue of an order that names none, until a gate gives its own."""
+
+log = get_logger(__name__)
 
 
 def random_id() -> str:
@@ -49,6 +55,22 @@ class Asking:
     found: tuple[Breach, ...] = ()
     venue_reduces_only: bool = True
     data: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision, and when it was made, by the monotonic clock, inside its transaction."""
+
+    verdict: Admission
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _InForce:
+    """The limits as this process enforces them, and the text that the store must hold."""
+
+    limits: LimitSet
+    text: str
 
 
 class Admitter:
@@ -69,7 +91,7 @@ class Admitter:
         self._change_limits = change_limits
         self._price_source = None if prices is None else _Prices(prices)
         self._refusals = RefusalCounter(clock)
-        self._limits: LimitSet | None = None
+        self._in_force: _InForce | None = None
         self._agreeing = asyncio.Lock()
         self.clock = clock
         self.new_id = new_id
@@ -84,22 +106,28 @@ class Admitter:
         """
         context = await self._handle.open()
         async with self._agreeing:
-            if self._limits is None:
-                self._limits = await agree_on_limits(
+            if self._in_force is None:
+                limits = await agree_on_limits(
                     context.store,
                     self._given_limits,
                     now=self.clock.now(),
                     change=self._change_limits,
                     new_id=self.new_id,
                 )
+                self._in_force = _InForce(limits, limits.to_text())
         return context
+
+    @property
+    def agreed(self) -> bool:
+        """Whether the limits in force are known."""
+        return self._in_force is not None
 
     @property
     def limits(self) -> LimitSet:
         """The limits in force, once they were agreed on."""
-        if self._limits is None:
+        if self._in_force is None:
             raise StoreUnavailable("the limits are not known before the first await")
-        return self._limits
+        return self._in_force.limits
 
     @property
     def price_source(self) -> PriceOf | None:
@@ -115,14 +143,12 @@ class Admitter:
     ) -> AdmissionRequest:
         """Gather everything that a decision depends on beside the book."""
         now = self.clock.now()
-        now_ms = to_ms(now)
-        limits = self.limits
         return AdmissionRequest(
             order=order,
             now=now,
-            now_ms=now_ms,
-            limits=limits,
-            equity_of=lambda documents: equity_view(documents, now_ms, limits.equity_max_age_ms),
+            now_ms=to_ms(now),
+            limits=self.limits,
+            equity_of=_equity_of(self.limits, to_ms(now)),
             price_source=self._price_source,
             stop_probe=context.stop_probe,
             ids=(self.new_id(), self.new_id(), self.new_id()),
@@ -132,36 +158,94 @@ class Admitter:
             found=(*asking.found, *context.found()),
             venue_reduces_only=asking.venue_reduces_only,
             data=asking.data,
-            coalesced=lambda refusal: self._refusals.counts(order, refusal),
         )
 
-    async def admit(self, context: SafetyContext, order: CheckedOrder, asking: Asking) -> Admission:
+    def in_force(self, request: AdmissionRequest, book: Book) -> AdmissionRequest:
+        """Hold a request to the limits that the store holds at this moment.
+
+        Another process may have changed them since they were agreed on: who adopted them adopts
+        them again, and whoever was given others sends no entry any more.
+        """
+        text = book.documents.get(LIMITS_DOCUMENT)
+        if self._in_force is not None and text == self._in_force.text:
+            return request
+        if text is None or self._given_limits is not None:
+            message = "the limits in the store were changed and differ from those given here"
+            return replace(request, found=(*request.found, Breach(Reason.LIMITS_DIFFER, message)))
+        limits = limits_of(text)
+        self._in_force = _InForce(limits, text)
+        return replace(request, limits=limits, equity_of=_equity_of(limits, request.now_ms))
+
+    async def admit(self, context: SafetyContext, order: CheckedOrder, asking: Asking) -> Decided:
         """Decide about a validated order and commit the decision.
 
         Raises:
             LedgerBusy, StoreUnavailable: nothing was decided.
         """
-        await self._lapse_if_due(context)
-        request = self.request(context, order, asking)
-        ids = DecisionIds(order.client_order_id, order.decision_id)
-        verdict = await context.store.decide(ids, lambda view: admit(request, view))
+        # Before the decision: after its commit nothing may fail any more.
         await self.flush_refusals(context)
-        return verdict
+        await self._lapse_if_due(context)
+        request = replace(
+            self.request(context, order, asking),
+            coalesced=lambda refusal: self._refusals.counts(order, refusal),
+        )
+        at_s = self.clock.monotonic()
+
+        def propose(view: DecisionView) -> Draft[Admission]:
+            nonlocal at_s
+            at_s = self.clock.monotonic()
+            return admit(self.in_force(request, view.book), view)
+
+        ids = DecisionIds(order.client_order_id, order.decision_id)
+        verdict = await context.store.decide(ids, propose)
+        return Decided(verdict, at_s)
 
     async def record_invalid(
-        self, context: SafetyContext, result: ValidationResult, actor: str
+        self,
+        context: SafetyContext,
+        errors: tuple[str, ...],
+        actor: str,
+        *,
+        order_id: str | None = None,
     ) -> None:
-        """Write the row of an order that was not valid."""
+        """Write the row of an order that was not valid, or count it with its like in a flood."""
+        await self.flush_refusals(context)
+        if self._refusals.counts_invalid(errors):
+            return
         row = self.draft(
-            EventType.ORDER_VALIDATION_FAILED, {"errors": list(result.errors)}, actor=actor
+            EventType.ORDER_VALIDATION_FAILED,
+            {"errors": list(errors)},
+            order_id=order_id,
+            actor=actor,
         )
         await context.store.transact(lambda tx: tx.audit(row))
 
     async def flush_refusals(self, context: SafetyContext, *, everything: bool = False) -> None:
-        """Write the rows of refusals that were counted together and whose second is over."""
-        for order_id, agent_id, data, event in self._refusals.due(everything=everything):
-            row = replace(self.draft(event, data, order_id=order_id), agent_id=agent_id)
-            await context.store.transact(lambda tx, row=row: tx.audit(row))  # type: ignore[misc]
+        """Write the rows of refusals that were counted together and whose second is over.
+
+        Raises:
+            StoreUnavailable: they were not written, and are kept for the next time.
+        """
+        counted = self._refusals.due(everything=everything)
+        if counted:
+            # A cancelled caller must not leave it open whether they were written.
+            await asyncio.shield(self._write_counted(context, counted))
+
+    async def _write_counted(self, context: SafetyContext, counted: Iterable[Counted]) -> None:
+        rows = [
+            replace(self.draft(one.event, one.data, order_id=one.order_id), agent_id=one.agent_id)
+            for one in counted
+        ]
+
+        def script(tx: Tx) -> None:
+            for row in rows:
+                tx.audit(row)
+
+        try:
+            await context.store.transact(script)
+        except StoreUnavailable:
+            self._refusals.put_back(counted)
+            raise
 
     def draft(
         self,
@@ -192,11 +276,16 @@ class _Prices:
         self._source = source
 
     def __call__(self, symbol: str) -> ReferencePrice | None:
-        seen = self._source.reference_price(symbol)
-        if seen is None:
-            return None
         try:
+            seen = self._source.reference_price(symbol)
+            if seen is None:
+                return None
             price, at_ms = to_decimal(seen[0]), to_ms(seen[1])
-        except ValueError:
+        except Exception as error:  # noqa: BLE001 - a source that fails is a price nobody knows
+            log.warning("price_source_failed", symbol=symbol, error=repr(error))
             return None
         return ReferencePrice(symbol, price, at_ms) if price > ZERO else None
+
+
+def _equity_of(limits: LimitSet, now_ms: int) -> Callable[[Mapping[str, str]], EquityView]:
+    return lambda documents: equity_view(documents, now_ms, limits.equity_max_age_ms)

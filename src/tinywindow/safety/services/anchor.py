@@ -20,6 +20,8 @@ from tinywindow.safety.ports import Tx
 __all__ = ["Anchor", "AnchorPoint"]
 
 TAIL_BYTES: Final = 4096
+SEQ_MAX: Final = 2**63 - 1
+"""The largest number that a database gives a row; a line that names another is none of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Anchor:
     def points(self) -> tuple[AnchorPoint, ...]:
         """Every head that the file holds, oldest first; a torn last line is passed over."""
         try:
-            text = self.path.read_text("utf-8")
+            text = self.path.read_text("utf-8", "replace")
         except FileNotFoundError:
             return ()
         return tuple(point for line in text.splitlines() if (point := _point(line)) is not None)
@@ -60,33 +62,43 @@ class Anchor:
                 return point
         return None
 
+    def has_content(self) -> bool:
+        """Whether anything was ever written to the file, readable or not."""
+        try:
+            return self.path.stat().st_size > 0
+        except FileNotFoundError:
+            return False
+
     def append(self, seq: int, digest: str, now: datetime) -> None:
         """Add a head and sync it to disk; the same head is not written twice.
 
         Raises:
             OSError: it could not be written.
         """
-        if seq == self._written or seq == 0:
+        if seq in {0, self._written}:
             return
         line = json.dumps({"seq": seq, "hash": digest, "time": utc_text(now)}) + "\n"
-        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            size = os.fstat(handle).st_size
+            if size and os.pread(handle, 1, size - 1) != b"\n":
+                # A line that a crash tore may not swallow this one.
+                line = "\n" + line
             os.write(handle, line.encode())
             os.fsync(handle)
         finally:
             os.close(handle)
         self._written = seq
 
-    def fault(self, tx: Tx) -> str | None:
-        """Say what is wrong when the database does not hold the newest anchored head."""
-        point = self.last()
+    def fault(self, tx: Tx, point: AnchorPoint | None) -> str | None:
+        """Say what is wrong when the database does not hold an anchored head, as `last` gave it."""
         if point is None:
             return None
         rows = tx.audit_rows(after=point.seq - 1, limit=1)
         if not rows or rows[0].seq != point.seq:
             return (
-                f"the audit log ends at {tx.head().audit_seq}, before the anchored row {point.seq}: "
-                "the database is new, restored or rolled back"
+                f"the audit log ends at {tx.head().audit_seq}, before the anchored row "
+                f"{point.seq}: the database is new, restored or rolled back"
             )
         if rows[0].hash != point.hash:
             return f"row {point.seq} of the audit log is not the anchored one"
@@ -96,6 +108,7 @@ class Anchor:
 def _point(line: str) -> AnchorPoint | None:
     try:
         data = json.loads(line)
-        return AnchorPoint(int(data["seq"]), str(data["hash"]))
-    except (ValueError, KeyError, TypeError):
+        point = AnchorPoint(int(data["seq"]), str(data["hash"]))
+    except (ValueError, KeyError, TypeError, OverflowError):
         return None
+    return point if 0 < point.seq <= SEQ_MAX else None

@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final
 
-import structlog
-
 from tinywindow.safety.config import CircuitBreakerConfig
 from tinywindow.safety.domain.audit import AuditDraft, EventType
 from tinywindow.safety.domain.book import Book
@@ -27,12 +25,13 @@ from tinywindow.safety.services.breaker_mirror import StateMirror
 from tinywindow.safety.services.clock import SystemClock
 from tinywindow.safety.services.clock_watch import ClockWatch, Moment
 from tinywindow.safety.services.context import ContextHandle, SafetyContext
+from tinywindow.safety.services.logs import get_logger
 
 __all__ = ["ACTOR", "BreakerCore"]
 
 ACTOR: Final = "circuit-breaker"
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class BreakerCore:
@@ -67,7 +66,9 @@ class BreakerCore:
         self._clock: Clock = SystemClock() if clock is None else clock
         self._new_id = _random_id if new_id is None else new_id
         self._health = BreakerHealth(
-            self._clock.monotonic(), interval_s=self._config.monitor_interval
+            self._clock.monotonic(),
+            interval_s=self._config.monitor_interval,
+            mark_age_max_s=self._limits.nav.equity_max_age_ms / 1000,
         )
         self._watch = ClockWatch(self._clock, self._new_id)
         self._cursor: NavPoint | None = None

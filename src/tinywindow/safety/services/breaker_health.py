@@ -27,6 +27,7 @@ class BreakerHealth:
     __slots__ = (
         "_checked_s",
         "_failure",
+        "_grace_s",
         "_interval_s",
         "_marked_s",
         "_started_s",
@@ -34,8 +35,10 @@ class BreakerHealth:
         "failures",
     )
 
-    def __init__(self, now_s: float, *, interval_s: float) -> None:
+    def __init__(self, now_s: float, *, interval_s: float, mark_age_max_s: float) -> None:
         self._started_s = now_s
+        # A mark that is still trusted is no reason to halt, however long it may be trusted.
+        self._grace_s = max(MARK_GRACE_S, mark_age_max_s)
         self._interval_s = interval_s
         self._checked_s: float | None = None
         self._marked_s = now_s
@@ -48,10 +51,14 @@ class BreakerHealth:
         """Whether a check has ever succeeded."""
         return self._checked_s is not None
 
-    def take_unaudited(self) -> int:
-        """How many failed checks nobody has put on record yet; the caller does so now."""
-        failures, self._unaudited = self._unaudited, 0
-        return failures
+    @property
+    def unaudited(self) -> int:
+        """How many failed checks nobody has put on record yet."""
+        return self._unaudited
+
+    def audited(self, failures: int) -> None:
+        """So many of the failed checks are on record now."""
+        self._unaudited = max(0, self._unaudited - failures)
 
     def checked(self, now_s: float) -> None:
         """A check succeeded."""
@@ -76,8 +83,8 @@ class BreakerHealth:
         since_s = self._started_s if self._checked_s is None else self._checked_s
         breaches = [*self._failing(), *self._stale(now_s - since_s)]
         blind_s = now_s - self._marked_s
-        if blind_s > MARK_GRACE_S:
-            message = f"no trusted equity mark for {blind_s:.1f} s; at most {MARK_GRACE_S:.0f} s"
+        if blind_s > self._grace_s:
+            message = f"no trusted equity mark for {blind_s:.1f} s; at most {self._grace_s:g} s"
             breaches.append(Breach(Reason.METRIC_UNKNOWN, f"{message} are borne"))
         return tuple(breaches)
 

@@ -23,6 +23,7 @@ from tinywindow.safety.domain.breaker_documents import (
     WATCHES,
     NavPoint,
     nav_point,
+    unwatched,
 )
 from tinywindow.safety.domain.equity_jump import (
     EquityWatch,
@@ -54,6 +55,7 @@ __all__ = [
     "Attempt",
     "MarkResult",
     "latch_fault",
+    "outcome_of",
     "record_attempt",
     "record_mark",
     "rules_text",
@@ -66,7 +68,16 @@ ACTOR: Final = "circuit-breaker"
 THIN_EVERY: Final = 5_000
 """Marks between two thinnings."""
 THINNING: Final = ((25 * 3_600_000, 60_000), (30 * 86_400_000, 3_600_000))
-"""How marks are thinned with age: beyond 25 h one a minute stays, beyond 30 days one an hour."""
+"""How marks are thinned with age: beyond 25 h one a minute stays, beyond 30 days one an hour.
+
+What no breaker has looked at yet waits for it, but for no longer than a week.
+"""
+UNWATCHED_MAX_MS: Final = 7 * 86_400_000
+_OUTCOMES: Final[Mapping[bool | None, Outcome]] = {
+    True: Outcome.OK,
+    False: Outcome.FAILED,
+    None: Outcome.UNKNOWN,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +197,14 @@ def _write(tx: Tx, mark: Mark, trust: Trust, before: NavPoint, after: NavState) 
     point = before.moved(tx.add_mark(record), mark.received_ms, after)
     tx.put_document(NAV, point.to_text())
     if point.mark_id % THIN_EVERY == 0:
+        waiting = unwatched(tx.book().documents)
+        kept_ms = mark.received_ms - UNWATCHED_MAX_MS
         for age_ms, keep_every_ms in THINNING:
+            before_ms = mark.received_ms - age_ms
+            if waiting is not None and waiting.received_ms < before_ms:
+                before_ms = min(before_ms, max(waiting.received_ms, kept_ms))
             tx.thin_marks(
-                before_ms=mark.received_ms - age_ms,
+                before_ms=before_ms,
                 keep_every_ms=keep_every_ms,
                 keep_ids=point.ids,
             )
@@ -226,7 +242,8 @@ def record_attempt(
 ) -> Trip | None:
     """Record an attempt, or revise the one with its order id; evaluate, and trip on a breach.
 
-    What is already known of an attempt stays: saying it again changes nothing.
+    What is already known of an attempt stays: saying it again changes nothing. What is said to
+    lie ahead of our clock was made now: else it would count for as long as it lies ahead.
     """
     order_id, outcome = attempt.client_order_id, attempt.outcome
     known = None if order_id is None else tx.execution(order_id)
@@ -235,7 +252,7 @@ def record_attempt(
     if known is None or (known.outcome is not outcome and may_become(known.outcome, outcome)):
         row = tx.put_execution(
             kind=(attempt.kind if known is None else known.kind).value,
-            at_ms=attempt.at_ms,
+            at_ms=min(attempt.at_ms, to_ms(now)),
             outcome=outcome,
             resolved_ms=None if outcome is Outcome.PENDING else to_ms(now),
             client_order_id=order_id,
@@ -244,6 +261,18 @@ def record_attempt(
         tx.book().executions.upsert(row)
     state = nav_point(tx.book().documents).state
     return trip_if_breached(tx, state, limits, now=now, trip_id=trip_id, day_may_roll=day_may_roll)
+
+
+def outcome_of(ok: object) -> Outcome:
+    """What a caller says of an attempt, told by identity: 1 and 0 are no truth values here.
+
+    Raises:
+        ValueError: it is neither True, False nor None.
+    """
+    for value, outcome in _OUTCOMES.items():
+        if ok is value:
+            return outcome
+    raise ValueError(f"ok is {ok!r}; wanted True, False or None")
 
 
 def trip_if_breached(

@@ -12,9 +12,10 @@ from tinywindow.safety.domain.audit import utc_text
 from tinywindow.safety.domain.breaker import Metric, MetricReading, MetricState
 from tinywindow.safety.domain.money import plain
 from tinywindow.safety.domain.records import Trip
+from tinywindow.safety.services.breaker_check import Examination
 from tinywindow.safety.services.times import from_ms
 
-__all__ = ["CircuitBreakerStatus", "MetricStatus", "metrics_of"]
+__all__ = ["CircuitBreakerStatus", "MetricStatus", "metrics_of", "note_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,9 @@ class CircuitBreakerStatus:
         metrics: all five metrics by name.
         checked_at: when they were read, in UTC.
         trip: the standing trip; None when the halt has another cause, or there is none.
+        entries_cancelled_by: the venues where, since the trip, a kill switch that has exchanges
+            cancels the resting orders that could grow a position; empty without a trip.
+        note: what a reader should know beside it, such as that nobody cancels them.
     """
 
     is_halted: bool
@@ -54,6 +58,8 @@ class CircuitBreakerStatus:
     metrics: Mapping[str, MetricStatus]
     checked_at: datetime
     trip: Trip | None = None
+    entries_cancelled_by: tuple[str, ...] = ()
+    note: str = ""
 
     def to_json(self) -> str:
         """The status as one JSON text; decimals are text, times are ISO 8601 in UTC."""
@@ -71,9 +77,23 @@ class CircuitBreakerStatus:
                 "is_halted": self.is_halted,
                 "halt_reason": self.halt_reason,
                 "checked_at": utc_text(self.checked_at),
+                "entries_cancelled_by": list(self.entries_cancelled_by),
+                "note": self.note,
                 "metrics": metrics,
             }
         )
+
+
+def note_of(seen: Examination, *, cancels: bool) -> str:
+    """Say whether resting entry orders are cancelled after a trip; empty where somebody does."""
+    if seen.trip is None or seen.cancelling:
+        return ""
+    if not cancels:
+        return "resting entry orders are left to fill: cancel_entries_on_trip is off"
+    return (
+        "no kill switch with exchanges has been seen on this store since the trip: "
+        "resting entry orders are not cancelled and may still fill"
+    )
 
 
 def metrics_of(readings: Mapping[Metric, MetricReading]) -> dict[str, MetricStatus]:

@@ -75,9 +75,10 @@ def capacity_of(
             return Capacity(symbol.text, ZERO, exit_only, rule)
         sums = book.sums.get(key, OpenSums())
         position = book.position_amount(key)
-        valuation = price
-        if sums.price_max is not None:
-            valuation = max(price, sums.price_max * limits.quote_usd[symbol.quote])
+        # As the limits value it: at the dearest limit price of the symbol, at any venue.
+        dearest = [one.price_max for held, one in book.sums.items() if held.symbol == symbol.text]
+        rate = limits.quote_usd[symbol.quote]
+        valuation = max([price, *(known * rate for known in dearest if known is not None)])
         cap = worst_amount(position, sums.buys, sums.sells) + room / valuation
         buy = max(cap - position - sums.buys, ZERO)
         sell = exit_only if symbol.is_spot else max(cap + position - sums.sells, ZERO)

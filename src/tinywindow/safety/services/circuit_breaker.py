@@ -11,8 +11,6 @@ from datetime import datetime
 from types import TracebackType
 from typing import Final, Self
 
-import structlog
-
 from tinywindow.safety.domain.audit import AuditDraft, EventType
 from tinywindow.safety.domain.book import Book
 from tinywindow.safety.domain.breaker import evaluate
@@ -23,26 +21,23 @@ from tinywindow.safety.domain.records import ReferencePrice, Trip
 from tinywindow.safety.domain.reset import RESET_LIFETIME_MS, pending_reset
 from tinywindow.safety.domain.reset import PendingReset as ShownReset
 from tinywindow.safety.domain.windows import ExecutionBook, ExecutionKind, Outcome
+from tinywindow.safety.errors import ResetRefused
 from tinywindow.safety.ports import Tx
 from tinywindow.safety.services import breaker_scripts, settlement
 from tinywindow.safety.services.breaker_check import Examination, examine, settle
 from tinywindow.safety.services.breaker_core import BreakerCore
-from tinywindow.safety.services.breaker_scripts import Attempt, MarkResult
-from tinywindow.safety.services.breaker_status import CircuitBreakerStatus, metrics_of
+from tinywindow.safety.services.breaker_scripts import Attempt, MarkResult, outcome_of
+from tinywindow.safety.services.breaker_status import CircuitBreakerStatus, metrics_of, note_of
 from tinywindow.safety.services.clock_watch import Moment
 from tinywindow.safety.services.context import SafetyContext
+from tinywindow.safety.services.logs import get_logger
 from tinywindow.safety.services.pending_reset import PendingReset, confirm_reset
 from tinywindow.safety.services.times import from_ms, to_ms
 
 __all__ = ["CircuitBreaker"]
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
-_OUTCOMES: Final[Mapping[bool | None, Outcome]] = {
-    True: Outcome.OK,
-    False: Outcome.FAILED,
-    None: Outcome.UNKNOWN,
-}
 _CALLS: Final = {kind.value: kind for kind in (ExecutionKind.CANCEL, ExecutionKind.DECISION)}
 
 
@@ -106,13 +101,20 @@ class CircuitBreaker(BreakerCore):
             )
 
         seen = await context.store.read(look)
-        # Only now, so that failures in a row are one row once the store is back.
-        self._owe_failures(moment)
-        owed = tuple(self._watch.owed)
+        failures, owed = self._health.unaudited, list(self._watch.owed)
+        if failures:
+            # However often the store failed, it is one row once it is back.
+            data = {"failures": failures, "last": self._failure}
+            owed.append(self._row(EventType.MONITOR_FAILED, moment.now, data))
         if seen.due is not None or seen.owes or owed:
             seen = await context.store.transact(write)
-            del self._watch.owed[: len(owed)]
+            # Another check may have run meanwhile, and rows may have been added.
+            written = {row.id for row in owed}
+            self._watch.owed[:] = [row for row in self._watch.owed if row.id not in written]
+            self._health.audited(failures)
         self._cursor, self._last_trip = seen.cursor, seen.trip
+        if not seen.whole:
+            self._activity.set()
         mono_s = self._clock.monotonic()
         self._health.checked(mono_s)
         if seen.age_ms is not None:
@@ -132,14 +134,9 @@ class CircuitBreaker(BreakerCore):
             metrics=metrics_of(seen.readings),
             checked_at=now,
             trip=seen.trip,
+            entries_cancelled_by=seen.cancelling,
+            note=note_of(seen, cancels=self._config.cancel_entries_on_trip),
         )
-
-    def _owe_failures(self, moment: Moment) -> None:
-        """Have checks that failed audited once one gets through to the store again."""
-        failures = self._health.take_unaudited()
-        if failures:
-            data = {"failures": failures, "last": self._failure}
-            self._watch.owed.append(self._row(EventType.MONITOR_FAILED, moment.now, data))
 
     async def record_equity(
         self,
@@ -246,7 +243,7 @@ class CircuitBreaker(BreakerCore):
         Raises:
             StoreUnavailable: nothing was recorded.
         """
-        await self._attempted(ExecutionKind.ORDER, _outcome_of(ok), client_order_id, at)
+        await self._attempted(ExecutionKind.ORDER, outcome_of(ok), client_order_id, at)
 
     async def record_call(
         self,
@@ -262,7 +259,7 @@ class CircuitBreaker(BreakerCore):
         """
         if kind not in _CALLS:
             raise ValueError(f"kind is {kind!r}; wanted 'cancel' or 'decision'")
-        await self._attempted(_CALLS[kind], _outcome_of(ok), None, None)
+        await self._attempted(_CALLS[kind], outcome_of(ok), None, None)
 
     async def _attempted(
         self,
@@ -356,7 +353,7 @@ class CircuitBreaker(BreakerCore):
         if moment.mono_s >= expires_s:
             # A wall clock that was set back makes no pending reset live longer.
             now = max(now, from_ms(pending.expires_ms))
-        await context.store.transact(
+        refused = await context.store.transact(
             lambda tx: confirm_reset(
                 tx,
                 pending,
@@ -369,6 +366,8 @@ class CircuitBreaker(BreakerCore):
                 day_may_roll=moment.day_may_roll,
             )
         )
+        if refused:
+            raise ResetRefused(refused)
         _log.warning("circuit_breaker_reset", operator=operator, reason=reason)
         self._activity.set()
 
@@ -387,11 +386,3 @@ class CircuitBreaker(BreakerCore):
         row = AuditDraft(self._new_id(), now, EventType.CLOCK_UNTRUSTED, operator, data)
         await context.store.transact(lambda tx: tx.audit(row))
         self._watch.vouch(context)
-
-
-def _outcome_of(ok: object) -> Outcome:
-    # Told by identity: 1 and 0 are no truth values here.
-    for value, outcome in _OUTCOMES.items():
-        if ok is value:
-            return outcome
-    raise ValueError(f"ok is {ok!r}; wanted True, False or None")

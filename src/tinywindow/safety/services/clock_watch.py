@@ -7,21 +7,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-import structlog
-
 from tinywindow.safety.domain import clock_trust
 from tinywindow.safety.domain.audit import AuditDraft, EventType
 from tinywindow.safety.domain.decision import Reason
 from tinywindow.safety.ports import Clock
 from tinywindow.safety.services.breaker_check import newest_row_ms
 from tinywindow.safety.services.context import SafetyContext
+from tinywindow.safety.services.logs import get_logger
 from tinywindow.safety.services.times import to_ms
 
 __all__ = ["ClockWatch", "Moment"]
 
 ACTOR: Final = "circuit-breaker"
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from tinywindow.safety.domain.flatten import ClosePlan
 from tinywindow.safety.domain.money import EXACT, ZERO
+from tinywindow.safety.domain.records import Hold
 from tinywindow.safety.domain.venue import OrderReport
 from tinywindow.safety.services.kill_report import PositionReport
 
@@ -22,6 +23,7 @@ class CloseTally:
 
     _positions: dict[_Key, PositionReport] = field(default_factory=dict)
     _orders: dict[str, tuple[_Key, Decimal]] = field(default_factory=dict)
+    _waits: dict[_Key, str] = field(default_factory=dict)
 
     @classmethod
     def resumed(cls, positions: Iterable[PositionReport]) -> CloseTally:
@@ -39,9 +41,12 @@ class CloseTally:
     def seen(self, plans: Iterable[ClosePlan]) -> None:
         """Take on one whole read of the venue: what is not in it any more has nothing left."""
         by_key = {(plan.symbol, plan.leg): plan for plan in plans}
-        for key in tuple(self._positions):
+        for key, report in tuple(self._positions.items()):
+            if report.error is not None and report.error == self._waits.pop(key, None):
+                # What a position waited for is over; a rejection is kept as its last error.
+                self._change(key, error=None)
             if key not in by_key:
-                self._change(key, left=ZERO, dust=False, error=None)
+                self._change(key, left=ZERO, dust=False)
         for key, plan in by_key.items():
             known = self._positions.get(key)
             # What was wanted in all is what is left now and what was filled before.
@@ -55,6 +60,7 @@ class CloseTally:
             )
             if plan.blocked is not None:
                 self._change(key, error=plan.blocked)
+                self._waits[key] = plan.blocked
 
     def sent(self, plan: ClosePlan, client_order_id: str, amount: Decimal) -> None:
         """Take on a slice that is about to be sent."""
@@ -62,6 +68,12 @@ class CloseTally:
         known = self._positions.get(key, PositionReport(*key))
         self._change(key, sent=EXACT.add(known.sent, amount))
         self._orders[client_order_id] = (key, ZERO)
+
+    def adopt(self, hold: Hold) -> None:
+        """Follow a slice that another process sent, or this one before a restart."""
+        key = (hold.key.symbol, hold.key.leg)
+        if key in self._positions:
+            self._orders.setdefault(hold.client_order_id, (key, hold.filled))
 
     def unsent(self, client_order_id: str, amount: Decimal) -> None:
         """Take a slice back that never reached the venue."""

@@ -14,16 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from tinywindow.safety.domain.decision import Breach, Reason, Refusal
 from tinywindow.safety.domain.kill import Latch
-from tinywindow.safety.errors import DependencyError
+from tinywindow.safety.errors import DependencyError, StoreUnavailable
 from tinywindow.safety.ports import Clock, Store
 from tinywindow.safety.services.anchor import Anchor
 from tinywindow.safety.services.clock import SystemClock
 from tinywindow.safety.services.kill_file import KillFile
 from tinywindow.safety.services.location import Location, locate
+from tinywindow.safety.services.logs import get_logger
 from tinywindow.safety.stores.journal import Journal
 
 __all__ = ["WATCH_INTERVAL_S", "ContextHandle", "SafetyContext", "open_store"]
@@ -35,7 +34,7 @@ WATCH_INTERVAL_S: Final = 0.01
 ANCHOR_INTERVAL_S: Final = 1.0
 """How often the chain's head is written outside the database while rows are added."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -44,7 +43,8 @@ class SafetyContext:
 
     `local_stops` is the process's own flag: stops that were activated here and are not known to
     be released. `faults` is what is broken around the store, by reason: entries are refused for
-    each. `listeners` are called, on the loop, whenever any process committed.
+    each. `listeners` are called, on the loop, whenever any process committed. `bells` tell, without
+    I/O and from any thread, what was last heard from a shared Redis.
     """
 
     store: Store
@@ -56,11 +56,12 @@ class SafetyContext:
     faults: dict[Reason, str] = field(default_factory=dict)
     local_stops: dict[str, Latch] = field(default_factory=dict)
     listeners: list[Callable[[], None]] = field(default_factory=list)
+    bells: dict[int, Callable[[], Breach | None]] = field(default_factory=dict)
     users: int = 0
     _watch: asyncio.Task[None] | None = None
 
     def stop_probe(self) -> Refusal | None:
-        """Look at what stops this host without the database: the own flag and the `KILL` file.
+        """Look at what stops this host without the database: own flag, `KILL` file, Redis as heard.
 
         Costs a microsecond; made for the reserving transaction and for the last look.
         """
@@ -69,6 +70,10 @@ class SafetyContext:
             return _halted(f"{latch.mode.value} by {latch.actor}: {latch.reason}")
         if self.kill_file.exists():
             return _halted("the file KILL stands in the data directory")
+        for bell in tuple(self.bells.values()):
+            breach = bell()
+            if breach is not None:
+                return Refusal((breach,))
         return None
 
     def found(self) -> tuple[Breach, ...]:
@@ -93,7 +98,10 @@ class SafetyContext:
                 continue
             token = seen
             for listener in tuple(self.listeners):
-                listener()
+                try:
+                    listener()
+                except Exception:  # one listener's fault keeps no news from others
+                    log.exception("listener_failed")
             if loop.time() - anchored >= ANCHOR_INTERVAL_S:
                 anchored = loop.time()
                 await self.anchor_head()
@@ -133,12 +141,21 @@ _opening: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = (
 
 
 async def open_store(location: Location) -> Store:
-    """Open the store at a location, with its schema brought up to date."""
+    """Open the store at a location; an SQLite file's schema is brought up to date first.
+
+    Raises:
+        StoreUnavailable: it cannot be opened, or a PostgreSQL database has another schema.
+        ConfigurationError: a PostgreSQL server does not keep what it says it committed.
+    """
+    if location.sqlite_path is None:
+        from tinywindow.safety.stores.postgres import PostgresStore  # noqa: PLC0415 - an extra
+
+        return await PostgresStore.open(location.url)
     from tinywindow.safety.stores.sqlite import SqliteStore  # noqa: PLC0415 - loads SQLAlchemy
 
-    if location.sqlite_path is None:
-        raise AssertionError(location.url)
-    return await SqliteStore.open(location.sqlite_path, data_dir=location.data_dir)
+    return await SqliteStore.open(
+        location.sqlite_path, data_dir=location.data_dir, wall=location.wall
+    )
 
 
 async def open_context(location: Location) -> SafetyContext:
@@ -154,7 +171,20 @@ async def open_context(location: Location) -> SafetyContext:
         journal=Journal(location.data_dir / "journal.jsonl"),
         anchor=Anchor(location.data_dir / name),
     )
-    fault = await context.store.read(context.anchor.fault)
+    try:
+        # The anchor is read before the database's snapshot: others may add to both meanwhile, and
+        # a snapshot that is older than the anchor would look like a database that was rolled back.
+        point = context.anchor.last()
+        fault: str | None
+        if point is None and context.anchor.has_content():
+            fault = "the anchor holds no head that can be read"
+        else:
+            fault = await context.store.read(lambda tx: context.anchor.fault(tx, point))
+    except OSError as error:
+        fault = f"the anchor cannot be read: {error}"
+    except BaseException:
+        await context.store.close()
+        raise
     if fault is not None:
         context.faults[Reason.STORE_ROLLED_BACK] = fault
     return context
@@ -231,7 +261,10 @@ class ContextHandle:
         async with lock:
             registry = _contexts.setdefault(loop, {})
             if self._key not in registry:
-                location.data_dir.mkdir(parents=True, exist_ok=True)
+                try:
+                    location.data_dir.mkdir(parents=True, exist_ok=True)
+                except OSError as error:
+                    raise StoreUnavailable(f"the data directory cannot be made: {error}") from error
                 registry[self._key] = await open_context(location)
             return registry[self._key]
 

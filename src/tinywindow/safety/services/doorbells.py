@@ -9,7 +9,6 @@ from tinywindow.safety.ports import Doorbell
 
 __all__ = ["doorbell_for"]
 
-_SCHEMES: Final = ("redis://", "rediss://", "unix://")
 _METHODS: Final = ("look", "ring", "silence", "close")
 
 
@@ -27,19 +26,13 @@ def doorbell_for(redis_client: object) -> Doorbell | None:
         return None
     if all(callable(getattr(redis_client, name, None)) for name in _METHODS[:3]):
         return cast("Doorbell", redis_client)
-    if isinstance(redis_client, str):
-        if not redis_client.startswith(_SCHEMES):
-            raise ConfigurationError(
-                "redis_client: a URL starts with redis://, rediss:// or unix://"
-            )
-        from tinywindow.safety.stores.redis import RedisDoorbell  # noqa: PLC0415 - loads redis
-
-        return RedisDoorbell.from_url(redis_client)
     modules = [base.__module__ for base in type(redis_client).__mro__]
-    if any(module.startswith("redis.asyncio") for module in modules):
+    if isinstance(redis_client, str) or any(
+        module.startswith("redis.asyncio") for module in modules
+    ):
         from tinywindow.safety.stores.redis import RedisDoorbell  # noqa: PLC0415 - loads redis
 
-        return RedisDoorbell.from_client(redis_client)
+        return RedisDoorbell.at(redis_client)
     if any(module.split(".")[0] == "redis" for module in modules):
         raise ConfigurationError(
             f"redis_client: {type(redis_client).__name__} is a synchronous client, which would "

@@ -7,19 +7,18 @@ import os
 from dataclasses import dataclass, replace
 from typing import Final
 
-import structlog
-
 from tinywindow.safety.domain.records import Lease
 from tinywindow.safety.errors import StoreUnavailable
 from tinywindow.safety.ports import Tx
 from tinywindow.safety.services.bounded_store import BoundedStore
+from tinywindow.safety.services.logs import get_logger
 
 __all__ = ["LEASE_TTL_MS", "VenueLease", "heart_beats", "lease_name"]
 
 LEASE_TTL_MS: Final = 5000
 """A flattener whose heartbeat is older has lost its lease to whoever asks."""
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 def lease_name(venue: str) -> str:
@@ -67,12 +66,27 @@ class VenueLease:
         if self.fence > 0:
             # Taken along where it is free, so that it is held when the database goes.
             self.lock_host()
+        else:
+            self.unlock_host()
         return self.fence > 0
 
-    def mine(self, tx: Tx, *, now_ms: int) -> bool:
-        """Whether the lease still stands, inside the transaction that relies on it; beats it."""
+    async def keep(self, *, now_ms: int) -> None:
+        """Beat a lease that stands; one that was lost is not taken back behind a round's back."""
+        try:
+            if not await self.store.write(lambda tx: self.mine(tx, now_ms=now_ms)):
+                self.fence = 0
+        except StoreUnavailable:
+            return
+
+    def stands(self, tx: Tx) -> bool:
+        """Whether the lease still stands, inside the transaction that relies on it."""
         lease = tx.lease(lease_name(self.venue))
-        if lease is None or lease.owner != self.owner or lease.fence != self.fence:
+        return lease is not None and lease.owner == self.owner and lease.fence == self.fence
+
+    def mine(self, tx: Tx, *, now_ms: int) -> bool:
+        """The same, and beat it."""
+        lease = tx.lease(lease_name(self.venue))
+        if lease is None or not self.stands(tx):
             return False
         tx.put_lease(replace(lease, heartbeat_ms=now_ms))
         return True
@@ -97,11 +111,15 @@ class VenueLease:
         self._host_lock = handle
         return True
 
-    async def give_up(self) -> None:
-        """Let another flattener begin at once."""
+    def unlock_host(self) -> None:
+        """Let another process of this host have the lock."""
         if self._host_lock >= 0:
             os.close(self._host_lock)
             self._host_lock = -1
+
+    async def give_up(self) -> None:
+        """Let another flattener begin at once."""
+        self.unlock_host()
         if self.fence == 0:
             return
         name = lease_name(self.venue)

@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-import structlog
-
 from tinywindow.safety.config import KillSwitchConfig
 from tinywindow.safety.domain.kill import KillState
 from tinywindow.safety.ports import Clock, Exchange
@@ -26,6 +24,7 @@ from tinywindow.safety.services.flatten_lease import VenueLease
 from tinywindow.safety.services.flatten_ledger import FlattenLedger
 from tinywindow.safety.services.kill_report import VenueReport
 from tinywindow.safety.services.late_executor import LateExecutor
+from tinywindow.safety.services.logs import get_logger
 from tinywindow.safety.services.order_sweep import OrderSweep
 from tinywindow.safety.services.position_closer import PositionCloser
 from tinywindow.safety.services.round_errors import RoundErrors
@@ -45,7 +44,7 @@ HALT_EXIT_S: Final = 10.0
 """How long the end of the process waits for cancels that do not come through."""
 _UNDER_WAY: Final = frozenset({KillState.CLOSING, KillState.INCOMPLETE})
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +93,9 @@ class _Crew:
     def hire(self, handle: ContextHandle, exchanges: Mapping[str, Exchange]) -> None:
         """Make a closer for each venue."""
         for name, exchange in exchanges.items():
-            self.closers.append(self._closer(name, exchange, BoundedStore(handle, STORE_TIMEOUT_S)))
+            self.closers.append(
+                self._closer(name, exchange, BoundedStore(handle, STORE_TIMEOUT_S, hasty=True))
+            )
 
     def _closer(self, name: str, exchange: Exchange, store: BoundedStore) -> VenueCloser:
         tools = self.tools

@@ -13,6 +13,7 @@ from tinywindow.safety.domain.audit import canonical_json
 from tinywindow.safety.domain.kill import KillState, KillSwitchMode, Latch, LatchSource
 from tinywindow.safety.domain.money import ZERO, plain
 from tinywindow.safety.domain.records import CloseRecord
+from tinywindow.safety.services.times import to_ms
 
 __all__ = [
     "KillReport",
@@ -23,6 +24,8 @@ __all__ = [
     "record_of",
     "venue_report_of",
 ]
+
+_NOTICED: Final = frozenset({LatchSource.FILE, LatchSource.JOURNAL, LatchSource.REDIS})
 
 LIST_MAX: Final = 500
 """Order ids and errors kept in one venue's report."""
@@ -189,6 +192,18 @@ class KillSwitchStatus:
     def latch_ids(self) -> tuple[str, ...]:
         """The ids of the stops that this status shows."""
         return tuple(latch.id for latch in self.latches)
+
+    def latch_ids_until(self, asked_at: datetime) -> tuple[str, ...]:
+        """The ids of the stops that stood when a release was asked for; a later one stands.
+
+        What lay in the file, the journal or Redis has no time that can be compared with ours:
+        its latch tells when it was noticed.
+        """
+        return tuple(
+            latch.id
+            for latch in self.latches
+            if latch.source in _NOTICED or to_ms(latch.activated_at) <= to_ms(asked_at)
+        )
 
     def to_data(self) -> dict[str, object]:
         """The status as plain data; times are datetimes in UTC."""

@@ -9,8 +9,6 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-import structlog
-
 from tinywindow.safety.config import KillSwitchConfig
 from tinywindow.safety.domain.audit import AuditDraft, EventType
 from tinywindow.safety.domain.decision import Breach, Reason
@@ -28,9 +26,12 @@ from tinywindow.safety.services.flattener import (
     FlattenerThread,
     FlattenTools,
 )
+from tinywindow.safety.services.heartbeat import Heartbeat
 from tinywindow.safety.services.kill_report import KillReport, KillSwitchStatus
 from tinywindow.safety.services.kill_status import StatusReader
 from tinywindow.safety.services.kill_watch import KillWatch
+from tinywindow.safety.services.kill_words import clean_line, known_mode
+from tinywindow.safety.services.logs import get_logger
 from tinywindow.safety.services.order_validator import new_order_id
 from tinywindow.safety.services.release import (
     PendingRelease,
@@ -51,9 +52,8 @@ STORE_TIMEOUT_S: Final = 2.0
 POLL_S: Final = 0.02
 CLOSE_WAIT_S: Final = 2.0
 """How long `close()` waits for a flattener that has nothing left to do."""
-TEXT_CHARS_MAX: Final = 500
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 def _new_latch_id() -> str:
@@ -116,7 +116,15 @@ class KillSwitch:
                 if inline
                 else FlattenerThread(lambda: ContextHandle(db_connection), exchanges_by_name, tools)
             )
-        self._watch = KillWatch(self._register, on_look=self._looked, new_id=new_id)
+        self._roles = {"kill-switch"} | ({"flattener"} if exchanges_by_name else set())
+        self._watch = KillWatch(
+            self._register,
+            on_look=self._looked,
+            new_id=new_id,
+            heartbeat=Heartbeat(
+                self._clock, secrets.token_hex(4), self._roles, self._register.halted_here
+            ),
+        )
         self._releaser = Releaser(self._register, new_id)
         self._status = StatusReader(self._clock, tuple(exchanges_by_name), self._flattener)
         self._pending: dict[str, PendingRelease] = {}
@@ -139,9 +147,9 @@ class KillSwitch:
         errors: list[str] = []
         latch = Latch(
             self._new_id(),
-            _mode(mode, errors),
-            _clean(reason),
-            _clean(actor or "unknown"),
+            known_mode(mode, errors),
+            clean_line(reason),
+            clean_line(actor or "unknown"),
             source,
             self._clock.now(),
         )
@@ -206,6 +214,7 @@ class KillSwitch:
     async def found(self) -> tuple[Breach, ...]:
         """What Redis says against an order, within the order's bound; for the gate."""
         self._watch.start()
+        self._roles.add("gate")
         try:
             ring = await self._register.look(timeout_s=self._config.order_timeout)
         except DoorbellUnavailable as fault:
@@ -232,19 +241,20 @@ class KillSwitch:
                 could not be cleared everywhere.
         """
         self._watch.start()
+        asked_at = self._clock.now()
         # What rings or lies there unseen was there when the caller asked: it is latched first.
         await self._watch.look()
         status = await self.get_status()
-        ids = frozenset(status.latch_ids if seen is None else seen.latch_ids)
+        ids = frozenset(status.latch_ids_until(asked_at) if seen is None else seen.latch_ids)
         self._releaser.check(status, ids, closing=self._close_runs(status) and not force)
-        by = _clean(actor or "")
+        by = clean_line(actor or "")
         if not self._config.two_person or not ids:
             return await self._release(ids, by=by or "unknown", reason=reason, force=force)
         pending = pending_release(
             tuple(sorted(ids)),
             release_id=self._new_id(),
             by=by,
-            reason=_clean(reason),
+            reason=clean_line(reason),
             now=self._clock.now(),
             ttl_s=self._config.release_ttl,
             confirm=lambda asked, second, why: self._confirm(asked, second, why, force=force),
@@ -265,15 +275,15 @@ class KillSwitch:
         ids = frozenset(pending.latch_ids)
         status = await self.get_status()
         self._releaser.check(status, ids, closing=self._close_runs(status) and not force)
-        why = "; ".join(text for text in (pending.reason, _clean(reason)) if text)
-        by = f"{pending.requested_by} and {_clean(actor)}"
+        why = "; ".join(text for text in (pending.reason, clean_line(reason)) if text)
+        by = f"{pending.requested_by} and {clean_line(actor)}"
         return await self._release(ids, by=by, reason=why, force=force)
 
     async def _release(
         self, ids: frozenset[str], *, by: str, reason: str, force: bool
     ) -> KillSwitchStatus:
         if ids:
-            work = self._releaser.release(ids, by=by, reason=_clean(reason), force=force)
+            work = self._releaser.release(ids, by=by, reason=clean_line(reason), force=force)
             released = await asyncio.shield(self._task(work))
             _log.warning("kill_switch_released", latch_ids=list(released), by=by, forced=force)
         if self._flattener is not None and self._flattener.running:
@@ -318,8 +328,8 @@ class KillSwitch:
         return await self._register.store.write(lambda tx: stop_trading(tx, row))
 
     def _trading_row(self, event: EventType, actor: str, reason: str) -> AuditDraft:
-        data = {"reason": _clean(reason)}
-        return AuditDraft(self._new_id(), self._clock.now(), event, _clean(actor), data)
+        data = {"reason": clean_line(reason)}
+        return AuditDraft(self._new_id(), self._clock.now(), event, clean_line(actor), data)
 
     def _looked(self, seen: Seen, *, changed: bool) -> None:
         """After each look of the watcher: have the flattener run while anything asks for it."""
@@ -358,6 +368,7 @@ class KillSwitch:
             states = {report.state for report in flattener.reports.values()}
             if not states & {KillState.CLOSING, KillState.INCOMPLETE}:
                 await self._wait(lambda: not flattener.running, CLOSE_WAIT_S)
+        self._register.leave()
         if self._register.doorbell is not None:
             await self._register.doorbell.close()
         await self._handle.close()
@@ -381,18 +392,3 @@ def _told(task: asyncio.Task[None]) -> None:
     """Log the fault of work that nobody waits for."""
     if not task.cancelled() and task.exception() is not None:
         _log.error("kill_switch_task_failed", error=repr(task.exception()))
-
-
-def _mode(mode: KillSwitchMode | str, errors: list[str]) -> KillSwitchMode:
-    """Read a mode; one that nobody knows still stops."""
-    try:
-        return KillSwitchMode(mode)
-    except ValueError:
-        errors.append(f"the mode {ascii(mode)[:80]} is not known: HALT_ONLY was taken")
-        return KillSwitchMode.HALT_ONLY
-
-
-def _clean(text: object) -> str:
-    """A caller's text as one bounded line."""
-    line = "".join(char if char.isprintable() else " " for char in str(text)[:TEXT_CHARS_MAX])
-    return line.encode("utf-8", "replace").decode("utf-8").strip()

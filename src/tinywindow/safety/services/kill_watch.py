@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, Protocol
-
-import structlog
 
 from tinywindow.safety.domain.kill import KillSwitchMode, Latch, LatchSource
 from tinywindow.safety.errors import DoorbellUnavailable, StoreUnavailable
 from tinywindow.safety.ports import Ring, Tx
+from tinywindow.safety.services.bell_watch import BellWatch
 from tinywindow.safety.services.end_task import end_task
+from tinywindow.safety.services.heartbeat import Heartbeat
+from tinywindow.safety.services.logs import get_logger
+from tinywindow.safety.services.ring_notes import Sighting
 from tinywindow.safety.services.stop_merge import (
     Arrivals,
     merge_journal,
@@ -29,7 +32,7 @@ RELEASE_GRACE_S: Final = 2.0
 DRAIN_INTERVAL_S: Final = 5.0
 """How often the outbox is looked at without a reason; a stop of another process fills it."""
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class OnLook(Protocol):
@@ -49,8 +52,13 @@ class KillWatch:
         *,
         on_look: OnLook,
         new_id: Callable[[], str],
+        heartbeat: Heartbeat,
     ) -> None:
         self._register = register
+        self._ear = BellWatch(register, heartbeat)
+        self._woken = asyncio.Event()
+        register.notes.on_new = self._woken.set
+        self._last_release_ms: int | None = None
         self._on_look = on_look
         self._new_id = new_id
         self._task: asyncio.Task[None] | None = None
@@ -66,29 +74,35 @@ class KillWatch:
             self._task = asyncio.get_running_loop().create_task(
                 self._watch(), name="tinywindow-kill-watch"
             )
+        self._ear.start()
 
     async def stop(self) -> None:
         """Watch no longer."""
+        await self._ear.stop()
         task, self._task = self._task, None
         if task is not None:
             await end_task(task)
 
     async def _watch(self) -> None:
         while True:
+            self._woken.clear()
             try:
                 await self.look()
             except Exception:  # noqa: BLE001 - a watcher that ends is a stop nobody sees
                 _log.exception("kill_watch_failed")
-            await asyncio.sleep(self._register.config.watch_interval)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._register.config.watch_interval):
+                    await self._woken.wait()
 
     async def look(self) -> Seen:
         """Look once at everything, latch what is new, and give what was seen before that."""
         async with self._one:
+            begun = self._register.clock.now()
             seen = await self._register.read()
             if seen.view is None:
                 await self._without_database(seen)
             else:
-                await self._with_database(seen, seen.view)
+                await self._with_database(seen, seen.view, begun)
             signature = (
                 frozenset(latch.id for latch in seen.latches),
                 seen.mode,
@@ -98,13 +112,16 @@ class KillWatch:
             self._on_look(seen, changed=changed)
             return seen
 
-    async def _with_database(self, seen: Seen, view: View) -> None:
+    async def _with_database(self, seen: Seen, view: View, begun: datetime) -> None:
         register = self._register
+        if view.last_release_ms != self._last_release_ms:
+            self._last_release_ms = view.last_release_ms
+            register.notes.released(())
         self._standing = frozenset(latch.id for latch in view.standing)
         for latch in seen.local:
             if view.known.get(latch.id) is not None:
                 register.let_go(latch.id)
-        added = await self._merge(seen, view)
+        added = await self._merge(seen, view, begun)
         if added:
             _log.warning("stops_latched", latch_ids=[latch.id for latch in added])
         await self._drain(due=bool(added))
@@ -113,18 +130,18 @@ class KillWatch:
         self._clear_file(seen, view)
         await self._keep_rung(seen, (*view.standing, *added))
 
-    async def _merge(self, seen: Seen, view: View) -> tuple[Latch, ...]:
+    async def _merge(self, seen: Seen, view: View, begun: datetime) -> tuple[Latch, ...]:
         register = self._register
         unknown = tuple(latch for latch in (*seen.local, *seen.file) if latch.id not in view.known)
-        ring = await self._arrived(seen.ring, view)
+        rings = await self._arrived(seen, view, begun)
         try:
             offset, entries = register.store.journal.pending()
         except OSError as fault:
             _log.error("journal_not_read", error=str(fault))
             offset, entries = 0, ()
-        if not unknown and ring is None and not entries:
+        if not unknown and not rings and not entries:
             return ()
-        arrivals = Arrivals(unknown, ring, view.last_release_ms, register.clock.now())
+        arrivals = Arrivals(unknown, rings, view.last_release_ms, register.clock.now())
 
         def script(tx: Tx) -> tuple[int, tuple[Latch, ...] | None]:
             # First what was seen just now, so that the file's own mode is not taken for old.
@@ -140,25 +157,43 @@ class KillWatch:
         if journalled:
             _log.warning("journal_merged", latches=journalled)
             self._drained_s = None
-        return () if stops is None else stops
+        if stops is None:
+            return ()
+        for sighting in rings:
+            register.notes.settle(sighting)
+        return stops
 
-    async def _arrived(self, ring: Ring | None, view: View) -> Ring | None:
-        """The ring if it may be a stop that the database does not know."""
-        if ring is None:
-            return None
+    async def _arrived(self, seen: Seen, view: View, begun: datetime) -> tuple[Sighting, ...]:
+        """What was seen on the key and may be a stop that the database does not know.
+
+        What needs nothing is settled; the value that stands now comes last.
+        """
+        sightings = list(seen.pending)
+        now = seen.ring
+        if now is not None and all(one.ring.raw != now.raw for one in sightings):
+            sightings.append(Sighting(now, begun))
+        arrived = []
+        for sighting in sorted(sightings, key=lambda one: now is not None and one.ring == now):
+            if await self._may_be_new(sighting.ring, view, stands=sighting.ring == now):
+                arrived.append(sighting)
+            else:
+                self._register.notes.settle(sighting)
+        return tuple(arrived)
+
+    async def _may_be_new(self, ring: Ring, view: View, *, stands: bool) -> bool:
         latch_id = ring.latch_id
         if latch_id is None:
-            return ring
+            return True
         if any(latch.id == latch_id for latch in view.standing):
-            return None
+            return False
         asked = await self._register.view(
             frozenset({latch_id}), timeout_s=self._register.config.read_timeout
         )
         released = asked.known.get(latch_id)
         if released is None:
-            return ring if latch_id not in asked.known else None
+            return latch_id not in asked.known
         age = abs(self._register.clock.now() - released)
-        return ring if age > timedelta(seconds=RELEASE_GRACE_S) else None
+        return stands and age > timedelta(seconds=RELEASE_GRACE_S)
 
     async def _drain(self, *, due: bool) -> None:
         now_s = self._register.clock.monotonic()
@@ -221,11 +256,18 @@ class KillWatch:
             if latch.id not in held:
                 register.hold(latch)
                 register.write_journal(latch)
-        ring = seen.ring
-        if ring is None or ring.latch_id in held | self._standing:
-            return
+        rings = [sighting.ring for sighting in seen.pending]
+        if seen.ring is not None and seen.ring not in rings:
+            rings.append(seen.ring)
+        for ring in rings:
+            await self._hold_offline(ring, held)
+        for sighting in seen.pending:
+            register.notes.settle(sighting)
+
+    async def _hold_offline(self, ring: Ring, held: set[str]) -> None:
+        register = self._register
         digest = ring_digest(ring.raw)
-        if self._offline.get(digest) in held:
+        if ring.latch_id in held | self._standing or self._offline.get(digest) in held:
             return
         latch = self._offline_latch(ring)
         self._offline[digest] = latch.id

@@ -16,11 +16,12 @@ __all__ = ["LateExecutor"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-CALLS_AT_ONCE = 8
+CALLS_AT_ONCE = 64
+"""Calls that hang, such as looking up one venue's host, must leave room for the other venues'."""
 
 
 class LateExecutor(ThreadPoolExecutor):
-    """Runs each call on a daemon thread of its own, a few at once."""
+    """Runs each call on a daemon thread of its own, a bounded number at once."""
 
     def __init__(self) -> None:
         super().__init__(max_workers=1)

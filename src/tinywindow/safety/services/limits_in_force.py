@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import Final
 
 from tinywindow.safety.config import PositionLimits
 from tinywindow.safety.domain.audit import AuditDraft, EventType
 from tinywindow.safety.domain.limits import LimitSet
-from tinywindow.safety.errors import LimitsDiffer
+from tinywindow.safety.domain.money import plain
+from tinywindow.safety.errors import LimitsDiffer, StoreUnavailable
 from tinywindow.safety.ports import Store, Tx
 
-__all__ = ["LIMITS_DOCUMENT", "agree_on_limits"]
+__all__ = ["LIMITS_DOCUMENT", "agree_on_limits", "limits_of"]
 
 LIMITS_DOCUMENT: Final = "limits"
 
@@ -32,6 +34,7 @@ async def agree_on_limits(
 
     Raises:
         LimitsDiffer: the store holds other limits than `given`, and `change` is not asked for.
+        StoreUnavailable: what the store holds as limits cannot be read.
     """
     wanted = (PositionLimits() if given is None else given).to_limit_set()
     text = wanted.to_text()
@@ -42,9 +45,9 @@ async def agree_on_limits(
         if standing == text:
             return wanted
         if standing is not None and given is None:
-            return LimitSet.from_text(standing)
+            return limits_of(standing)
         if standing is not None and not change:
-            raise LimitsDiffer(_differences(LimitSet.from_text(standing), wanted))
+            raise LimitsDiffer(_differences(limits_of(standing), wanted))
         tx.put_document(LIMITS_DOCUMENT, text)
         tx.audit(
             AuditDraft(
@@ -61,15 +64,37 @@ async def agree_on_limits(
     if standing == text:
         return wanted
     if standing is not None and given is None:
-        return LimitSet.from_text(standing)
+        return limits_of(standing)
     return await store.transact(script)
+
+
+def limits_of(text: str) -> LimitSet:
+    """Read the limits that the store holds.
+
+    Raises:
+        StoreUnavailable: they cannot be read, so nobody knows what is allowed.
+    """
+    try:
+        return LimitSet.from_text(text)
+    except (ValueError, KeyError, TypeError, ArithmeticError, AttributeError) as error:
+        raise StoreUnavailable(f"the limits in the store cannot be read: {error!r}") from error
 
 
 def _differences(standing: LimitSet, wanted: LimitSet) -> list[str]:
     sentences = [
-        f"LIMITS_DIFFER: {name} is {getattr(standing, name)} in the store, "
-        f"{getattr(wanted, name)} here"
+        f"LIMITS_DIFFER: {name} is {_shown(getattr(standing, name))} in the store, "
+        f"{_shown(getattr(wanted, name))} here"
         for name in LimitSet.__dataclass_fields__
         if getattr(standing, name) != getattr(wanted, name)
     ]
     return [*sentences, "adopt the store's limits, or ask to change them"]
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Decimal):
+        return plain(value)
+    if isinstance(value, frozenset):
+        return ", ".join(sorted(map(str, value)))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={_shown(each)}" for name, each in sorted(value.items())) or "none"
+    return str(value)

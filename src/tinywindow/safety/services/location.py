@@ -1,8 +1,9 @@
 """Where durable state lives: what callers may pass as `db_connection`, made one location.
 
-Accepted are an SQLAlchemy `AsyncEngine`, a database URL, or the path of an SQLite file. Refused
-with a clear error are `None`, `:memory:` and network file systems: a safety system without
-durable, locally locked state would forget a stop.
+Accepted are an SQLAlchemy `AsyncEngine` (its URL is all that is taken from it), a URL of SQLite
+or PostgreSQL, or the path of an SQLite file. Refused with a clear error are `None`, `:memory:`
+and network file systems: a safety system without durable, locally locked state would forget a
+stop.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from tinywindow.safety.errors import ConfigurationError
+from tinywindow.safety.ports import Clock
+from tinywindow.safety.stores.pg.address import POSTGRES_SCHEMES, postgres_url
 
 __all__ = ["DATA_DIR_VARIABLE", "Location", "default_data_dir", "locate"]
 
@@ -28,13 +31,17 @@ _SQLITE_PREFIXES: Final = ("sqlite+aiosqlite://", "sqlite+pysqlite://", "sqlite:
 class Location:
     """One database and the data directory that belongs to it.
 
-    `sqlite_path` is set for SQLite, where `url` is made from the resolved path; `data_dir` holds
-    the `KILL` file, the journal and the anchor.
+    `sqlite_path` is set for SQLite, where `url` is made from the resolved path, and None for
+    PostgreSQL; `data_dir` holds the `KILL` file, the journal and the anchor.
+
+    `wall` is the wall clock where the store is written on another one's time, such as a
+    replay's: then every audit row of an SQLite store tells the wall's time, too.
     """
 
     url: str
     sqlite_path: Path | None
     data_dir: Path
+    wall: Clock | None = None
 
 
 def default_data_dir() -> Path:
@@ -66,12 +73,11 @@ def locate(db_connection: object, *, data_dir: Path | None = None) -> Location:
     for prefix in _SQLITE_PREFIXES:
         if url.startswith(prefix):
             return _sqlite(_sqlite_path(url.removeprefix(prefix)), data_dir)
-    if url.startswith(("postgresql://", "postgresql+asyncpg://")):
-        raise ConfigurationError(
-            "db_connection: PostgreSQL is not supported yet; pass the path of an SQLite file"
-        )
+    if url.partition("://")[0] in POSTGRES_SCHEMES:
+        return Location(postgres_url(url), None, data_dir or default_data_dir())
     raise ConfigurationError(
-        "db_connection must be an AsyncEngine, a sqlite URL or a Path to an SQLite file"
+        "db_connection must be an AsyncEngine, a sqlite or postgresql URL, or a Path to an "
+        "SQLite file"
     )
 
 
@@ -90,6 +96,10 @@ def _url_text(db_connection: object) -> str:
 
 def _sqlite_path(rest: str) -> Path:
     path, _, query = rest.partition("?")
+    if "mode=ro" in query or "immutable=1" in query:
+        raise ConfigurationError(
+            "db_connection is a read-only database, which could not take a stop; open it to write"
+        )
     if "mode=memory" in query or path in {"", "/", "/:memory:"}:
         raise ConfigurationError(
             "db_connection is an in-memory database: it would forget a stop; use a file"
@@ -116,7 +126,8 @@ def _sqlite(path: Path, data_dir: Path | None) -> Location:
     configured = os.environ.get(DATA_DIR_VARIABLE)
     if data_dir is None:
         data_dir = Path(configured).expanduser() if configured else resolved.parent
-    return Location(f"sqlite:///{resolved}", resolved, data_dir)
+    # Whoever changes the working directory must not change where a stop is looked for.
+    return Location(f"sqlite:///{resolved}", resolved, data_dir.expanduser().resolve())
 
 
 def _file_system_of(folder: Path) -> str:

@@ -6,17 +6,16 @@ import asyncio
 import contextlib
 from typing import Final
 
-import structlog
-
 from tinywindow.safety.errors import ConfigurationError
 from tinywindow.safety.services.circuit_breaker import CircuitBreaker
+from tinywindow.safety.services.logs import get_logger
 
 __all__ = ["run_circuit_breaker_monitor"]
 
 CHECK_GAP_MIN_S: Final = 0.02
 """The least pause between two checks, however much arrives; a trip shows within 50 ms."""
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 _running: Final[set[asyncio.Task[object]]] = set()
 """Every task that runs a monitor: the loop itself keeps only weak references to tasks."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
 
 from tinywindow.safety.config import KillSwitchConfig
 from tinywindow.safety.domain.audit import EventType
@@ -17,6 +19,7 @@ from tinywindow.safety.ports import Clock
 from tinywindow.safety.services.close_tally import CloseTally
 from tinywindow.safety.services.flatten_ledger import FlattenLedger
 from tinywindow.safety.services.kill_report import LIST_MAX
+from tinywindow.safety.services.logs import get_logger
 from tinywindow.safety.services.round_errors import RoundErrors
 from tinywindow.safety.services.venue_calls import VenueCalls
 
@@ -24,14 +27,21 @@ __all__ = ["OrderSweep"]
 
 _CLOSE = KillSwitchMode.CLOSE_POSITIONS
 
+CALLS_AT_ONCE: Final = 8
+CANCEL_BUDGET_S: Final = 10.0
+LOOK_UP_BUDGET_S: Final = 5.0
+"""How long one round may go on beginning calls of a kind: what is left waits for the next round,
+so that a venue whose cancels hang still has its positions closed."""
+
+_log = get_logger(__name__)
+
 
 @dataclass(slots=True)
 class OrderSweep:
     """The orders of one venue under a stop.
 
     `resting` is how many orders that the stop wants gone were not seen to go; `unresolved` how
-    many sends have no known outcome; `terminal_ms` when, on the monotonic clock, every order of
-    ours was known to have ended, None while one has not.
+    many sends have no known outcome; `moved` whether this round found anything to do.
     """
 
     calls: VenueCalls
@@ -44,7 +54,46 @@ class OrderSweep:
     cancelled: list[str] = field(default_factory=list)
     resting: int = 0
     unresolved: int = 0
-    terminal_ms: int | None = None
+    moved: bool = False
+    _ended_ms: int | None = None
+    _seen_s: dict[str, float] = field(default_factory=dict)
+    _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CALLS_AT_ONCE))
+
+    def ended_ms(self) -> int | None:
+        """When, on the monotonic clock, every order of ours was known to have ended.
+
+        None while one has not, or while the database cannot say which orders there are.
+        """
+        if self.ledger.open_intents() or not self.ledger.fresh:
+            self._ended_ms = None
+        elif self._ended_ms is None:
+            self._ended_ms = int(self.clock.monotonic() * 1000)
+        return self._ended_ms
+
+    def disturbed(self) -> None:
+        """Take note that something was found or sent: what was read before proves nothing."""
+        self._ended_ms = None
+        self.moved = True
+
+    async def _all(
+        self, works: Iterable[Callable[[], Awaitable[bool]]], budget_s: float
+    ) -> list[bool]:
+        """Do many things, a few at once, in order; what fails or is put off is False."""
+        until_s = self.clock.monotonic() + budget_s
+        return list(await asyncio.gather(*(self._one(work, until_s) for work in works)))
+
+    async def _one(self, work: Callable[[], Awaitable[bool]], until_s: float) -> bool:
+        async with self._turns:
+            if self.clock.monotonic() >= until_s:
+                return False
+            try:
+                return await work()
+            except VenueUnavailable as fault:
+                self.errors.add(str(fault))
+            except Exception as fault:  # noqa: BLE001 - one order's trouble holds up no other
+                _log.exception("flatten_order_failed", venue=self.calls.name)
+                self.errors.add(f"{type(fault).__name__}: {fault}")
+            return False
 
     async def cancel(self, mode: KillSwitchMode) -> None:
         """Cancel what the mode wants gone; whatever fails is told, and tried in the next round."""
@@ -64,7 +113,10 @@ class OrderSweep:
                 orders, mode, known_ids=frozenset(known), managed=self.ledger.managed()
             )
             targets = [(order.symbol, order.client_order_id) for order in chosen]
-        gone = await asyncio.gather(*(self._cancel(*target) for target in targets))
+        if targets:
+            self.disturbed()
+        works = [partial(self._cancel, *target) for target in targets]
+        gone = await self._all(works, CANCEL_BUDGET_S)
         self.resting = len(targets) - sum(gone)
         if any(gone):
             ids = [target[1] for target, done in zip(targets, gone, strict=True) if done]
@@ -74,11 +126,7 @@ class OrderSweep:
 
     async def _cancel(self, symbol: str, client_order_id: str) -> bool:
         """Cancel one order; True when it is known to be gone."""
-        try:
-            report = await self.calls.cancel(symbol, client_order_id)
-        except VenueUnavailable as fault:
-            self.errors.add(str(fault))
-            return False
+        report = await self.calls.cancel(symbol, client_order_id)
         if report is None:
             return True
         await self.book(report)
@@ -95,34 +143,36 @@ class OrderSweep:
         )
         await self.ledger.book(report, row)
 
-    async def look_up(self, *, closing: bool) -> None:
+    async def look_up(self, *, closing: bool, only_own: bool = False) -> None:
         """Ask the venue for every order of ours that has not ended, whichever process sent it.
 
-        A halt leaves what rests and protects; a close wants everything ended.
+        A halt leaves what rests and protects; a close wants everything ended. The closes come
+        first: while one is unknown, its position waits. `only_own` asks for nothing else.
         """
-        unresolved = 0
-        for hold in self.ledger.open_intents():
-            if hold.state is HoldState.WORKING and not closing:
-                continue
-            unresolved += not await self._resolved(hold, closing=closing)
-        self.unresolved = unresolved
-        if unresolved:
-            self.terminal_ms = None
-        elif self.terminal_ms is None:
-            self.terminal_ms = int(self.clock.monotonic() * 1000)
+        holds = [
+            hold
+            for hold in self.ledger.open_intents()
+            if (closing or hold.state is not HoldState.WORKING) and (hold.flatten or not only_own)
+        ]
+        holds.sort(key=lambda hold: not hold.flatten)
+        if holds:
+            self.disturbed()
+        works = [partial(self._resolved, hold, closing=closing) for hold in holds]
+        resolved = await self._all(works, LOOK_UP_BUDGET_S)
+        self.unresolved = len(holds) - sum(resolved)
 
     async def _resolved(self, hold: Hold, *, closing: bool) -> bool:
-        try:
-            report = await self.calls.find(hold.key.symbol, hold.client_order_id)
-        except VenueUnavailable as fault:
-            self.errors.add(str(fault))
-            return False
+        if hold.flatten:
+            self.tally.adopt(hold)
+        report = await self.calls.find(hold.key.symbol, hold.client_order_id)
         if report is not None:
             await self.book(report)
-            return report.status.terminal or not closing
-        sent_ms = hold.created_ms if hold.intent_ms is None else hold.intent_ms
-        age_ms = abs(self.ledger.now_ms() - sent_ms)
-        if age_ms < self.config.in_flight_grace * 1000:
+            return self.ledger.ended(hold.client_order_id) or not closing
+        # By the monotonic clock since it was first looked for here: the wall clock may jump, and
+        # an order that is taken for lost too early is sent twice.
+        now_s = self.clock.monotonic()
+        since_s = self._seen_s.setdefault(hold.client_order_id, now_s)
+        if now_s - since_s < self.config.in_flight_grace:
             return False
         data = {"reason": "the venue never knew it, and its approval has expired"}
         row = self.ledger.row(

@@ -120,11 +120,15 @@ def confirm_reset(
     now: datetime,
     row_id: str,
     day_may_roll: bool,
-) -> None:
+) -> str:
     """Judge a pending reset again under the lock, and carry it out.
 
+    Returns:
+        Why it may not be confirmed now, empty when it was; a value, since a transaction that
+        fails makes its process forget what it knows, and the next reset would show nothing.
+
     Raises:
-        ResetRefused: it may not be confirmed now.
+        ResetRefused: it turned out to be impossible halfway; nothing was changed.
     """
     book, now_ms = tx.book(), to_ms(now)
     point, trip = nav_point(book.documents), tx.standing_trip()
@@ -144,7 +148,7 @@ def confirm_reset(
     if unknown:
         reasons.append(f"the outcome of {unknown} orders is not known; reconcile first")
     if verdict.confirmed is None or reasons:
-        raise ResetRefused("; ".join(reasons))
+        return "; ".join(reasons)
     state = BreakerState.ARMED if trip is None else BreakerState.TRIPPED
     shown = {"metrics": readings_data(readings), "trip": None if trip is None else trip.sentence}
     for effect in step(state, verdict.confirmed).effects:
@@ -165,6 +169,7 @@ def confirm_reset(
             case _:
                 raise ResetRefused(f"a reset has no effect {type(effect).__name__}")
     _mark_reset(tx, point)
+    return ""
 
 
 def _rebased(

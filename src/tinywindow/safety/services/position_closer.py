@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -20,6 +21,7 @@ from tinywindow.safety.errors import VenueUnavailable
 from tinywindow.safety.ports import Clock
 from tinywindow.safety.services.close_tally import CloseTally
 from tinywindow.safety.services.flatten_ledger import FlattenLedger
+from tinywindow.safety.services.logs import get_logger
 from tinywindow.safety.services.order_sweep import OrderSweep
 from tinywindow.safety.services.round_errors import RoundErrors
 from tinywindow.safety.services.venue_calls import VenueCalls
@@ -28,6 +30,8 @@ __all__ = ["PositionCloser"]
 
 POSITION_AGE_MAX_S: Final = 5.0
 """How old a read may be from which an order without a reduce-only flag is sized."""
+
+_log = get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -64,12 +68,16 @@ class PositionCloser:
 
     async def plans(self, positions: tuple[VenuePosition, ...]) -> list[ClosePlan]:
         """How to close what was just read, the largest first."""
-        plans = [await self._plan(position) for position in sorted(positions, key=_by_size)]
+        for position in positions:
+            if position.mark_price is not None:
+                self.ledger.marks[position.symbol] = position.mark_price
+        # Side by side: rules that do not come are waited for once, and not once a position.
+        plans = await asyncio.gather(*map(self._plan, sorted(positions, key=_by_size)))
         self.tally.seen(plans)
         for plan in plans:
             if plan.blocked is not None:
                 self.errors.add(f"{plan.symbol}: {plan.blocked}")
-        return plans
+        return list(plans)
 
     async def _plan(self, position: VenuePosition) -> ClosePlan:
         side = Side.SELL if position.amount > 0 else Side.BUY
@@ -78,10 +86,12 @@ class PositionCloser:
         except BadSymbol as fault:
             size = abs(position.amount)
             return ClosePlan(position.symbol, position.leg, side, size, blocked=str(fault))
+        rules = await self.calls.rules(position.symbol)
+        managed = self.ledger.managed()
         return plan_close(
             position,
-            await self.calls.rules(position.symbol),
-            managed=self.ledger.managed().get(position.symbol, ZERO),
+            rules,
+            managed=None if managed is None else managed.get(position.symbol, ZERO),
             in_flight=self.ledger.in_flight(position.symbol, side),
         )
 
@@ -94,12 +104,22 @@ class PositionCloser:
             self.errors.add(str(fault))
             return
         for plan in await self.plans(positions):
-            guarded = plan.reduce_only or is_spot(plan.symbol)
-            # Nothing at the venue keeps the others from flipping: one slice a fresh read.
-            for amount in plan.slices if guarded else plan.slices[:1]:
-                stale = self.clock.monotonic() - read_s > POSITION_AGE_MAX_S
-                if (stale and not guarded) or not await self._send(plan, amount):
-                    break
+            if not plan.done:
+                self.sweep.disturbed()
+            try:
+                await self._close_one(plan, read_s)
+            except Exception as fault:  # noqa: BLE001 - one position's trouble holds up no other
+                _log.exception("flatten_position_failed", symbol=plan.symbol)
+                self.tally.failed(plan, f"{type(fault).__name__}: {fault}")
+                self.errors.add(f"{plan.symbol}: {type(fault).__name__}: {fault}")
+
+    async def _close_one(self, plan: ClosePlan, read_s: float) -> None:
+        guarded = plan.reduce_only or is_spot(plan.symbol)
+        # Nothing at the venue keeps the others from flipping: one slice a fresh read.
+        for amount in plan.slices if guarded else plan.slices[:1]:
+            stale = self.clock.monotonic() - read_s > POSITION_AGE_MAX_S
+            if (stale and not guarded) or not await self._send(plan, amount):
+                return
 
     async def _send(self, plan: ClosePlan, amount: Decimal) -> bool:
         """Send one slice; True when the next may follow."""
@@ -114,8 +134,10 @@ class PositionCloser:
             "reduce_only": plan.reduce_only,
         }
         row = self.ledger.row(f"step-{order_id}", data, order_id=order_id)
+        self.tally.sent(plan, order_id, amount)
         intent = await self.ledger.intend(hold, row)
         if not intent.allowed:
+            self.tally.unsent(order_id, amount)
             self.errors.add(intent.reason)
             return False
         order = closing_order(
@@ -129,7 +151,7 @@ class PositionCloser:
         approved = mint(
             order, reduce_only=plan.reduce_only, epoch=intent.epoch, last_look=self._last_look()
         )
-        self.tally.sent(plan, order_id, amount)
+        self.sweep.disturbed()
         try:
             placed = await self.calls.place(approved)
         except ApprovalVoid as void:

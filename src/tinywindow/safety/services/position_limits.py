@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from tinywindow.safety.config import PositionLimits
 from tinywindow.safety.domain.audit import EventType
@@ -15,7 +15,7 @@ from tinywindow.safety.domain.limits import newest_price
 from tinywindow.safety.domain.money import to_decimal
 from tinywindow.safety.domain.symbols import parse_symbol
 from tinywindow.safety.domain.watch import equity_view
-from tinywindow.safety.errors import LedgerBusy, StoreUnavailable
+from tinywindow.safety.errors import LedgerBusy, LimitsDiffer, StoreUnavailable
 from tinywindow.safety.ports import Clock, PriceSource
 from tinywindow.safety.services import settlement
 from tinywindow.safety.services.admitter import Admitter, Asking, random_id
@@ -23,11 +23,16 @@ from tinywindow.safety.services.breaker_scripts import record_mark
 from tinywindow.safety.services.capacity import Capacity, capacity_of
 from tinywindow.safety.services.clock import SystemClock
 from tinywindow.safety.services.context import ContextHandle, SafetyContext
+from tinywindow.safety.services.logs import get_logger
 from tinywindow.safety.services.order_validator import OrderValidator
 from tinywindow.safety.services.outcome import LimitResult, invalid
 from tinywindow.safety.services.times import to_ms
 
 __all__ = ["LimitResult", "PositionLimitEnforcer"]
+
+ACTOR: Final = "position-limits"
+
+log = get_logger(__name__)
 
 
 class PositionLimitEnforcer:
@@ -95,7 +100,8 @@ class PositionLimitEnforcer:
     async def check_order_allowed(self, order: object) -> LimitResult:
         """Validate an order, read the stops, check the limits, and hold its exposure.
 
-        A broken store is a refusal like any other; no order, whatever it is, makes this raise.
+        A broken store is a refusal like any other, and so is a fault in TinyWindow itself; no
+        order, whatever it is, makes this raise.
 
         Raises:
             LimitsDiffer: this enforcer is configured with other limits than the store's.
@@ -106,15 +112,22 @@ class PositionLimitEnforcer:
         try:
             context = await self.admitter.open()
             if checked is None:
-                await self.admitter.record_invalid(context, validated, "position-limits")
+                await self.admitter.record_invalid(context, validated.errors, ACTOR)
                 return LimitResult(False, None, invalid(validated.errors))
             placed = self.admitter.placed_here(checked)
-            verdict = await self.admitter.admit(context, placed, Asking())
+            verdict = (await self.admitter.admit(context, placed, Asking(ACTOR))).verdict
+        except LimitsDiffer:
+            raise
         except LedgerBusy as error:
-            return LimitResult(False, order_id, (Breach(Reason.LEDGER_BUSY, str(error)),))
+            breaches = (Breach(Reason.LEDGER_BUSY, str(error)), *invalid(validated.errors))
+            return LimitResult(False, order_id, breaches)
         except StoreUnavailable as error:
             breaches = (Breach(Reason.STATE_UNKNOWN, str(error)), *invalid(validated.errors))
             return LimitResult(False, order_id, breaches)
+        except Exception as error:  # the last resort: a bug refuses
+            log.exception("limits_failed", order_id=order_id)
+            message = f"{type(error).__name__} inside the enforcer"
+            return LimitResult(False, order_id, (Breach(Reason.INTERNAL_ERROR, message),))
         if isinstance(verdict, Refusal):
             return LimitResult(False, order_id, verdict.breaches)
         return LimitResult(True, order_id)
@@ -203,11 +216,12 @@ class PositionLimitEnforcer:
 
         Raises:
             NotANumber: a number is none.
+            ValueError: the mark was not taken on, such as a flow at a NAV of zero.
         """
         context = await self.admitter.open()
         value, flow = to_decimal(equity), to_decimal(cash_flow)
         now = self._clock.now()
-        await context.store.transact(
+        result = await context.store.transact(
             lambda tx: record_mark(
                 tx,
                 equity=value,
@@ -217,8 +231,11 @@ class PositionLimitEnforcer:
                 now=now,
                 estimated=False,
                 new_id=self.admitter.new_id,
+                day_may_roll=Reason.CLOCK_UNTRUSTED not in context.faults,
             )
         )
+        if result.refused:
+            raise ValueError(result.refused)
 
     async def set_reference_price(
         self, symbol: str, price: object, *, at: datetime | None = None
@@ -261,6 +278,10 @@ class PositionLimitEnforcer:
     async def close(self) -> None:
         """Count out of the shared store."""
         context = self._handle.opened
-        if context is not None:
-            await self.admitter.flush_refusals(context, everything=True)
-        await self._handle.close()
+        try:
+            if context is not None:
+                await self.admitter.flush_refusals(context, everything=True)
+        except StoreUnavailable as error:
+            log.error("refusals_not_written", error=str(error))
+        finally:
+            await self._handle.close()

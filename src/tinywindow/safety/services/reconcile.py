@@ -10,19 +10,18 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
-import structlog
-
 from tinywindow.safety.domain.audit import EventType
 from tinywindow.safety.domain.money import ZERO, plain
 from tinywindow.safety.domain.order import PositionKey
-from tinywindow.safety.domain.records import Hold, HoldState
+from tinywindow.safety.domain.records import Hold, HoldState, Position
 from tinywindow.safety.domain.symbols import parse_symbol
 from tinywindow.safety.domain.venue import VenuePosition
-from tinywindow.safety.errors import StoreUnavailable, VenueUnavailable
+from tinywindow.safety.errors import DependencyError, VenueUnavailable
 from tinywindow.safety.ports import Exchange
 from tinywindow.safety.services import settlement
 from tinywindow.safety.services.admitter import Admitter
 from tinywindow.safety.services.context import SafetyContext
+from tinywindow.safety.services.logs import get_logger
 from tinywindow.safety.services.sending import Settler
 from tinywindow.safety.services.times import to_ms
 
@@ -31,7 +30,7 @@ __all__ = ["Reconciler", "ReconciliationReport"]
 ARRIVAL_MAX_MS: Final = 10_000
 """How long after its intent an order may still reach the venue: approval, wire and expiry."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -69,8 +68,10 @@ class Reconciler:
                 continue
             try:
                 await self._order(context, hold, report)
-            except (VenueUnavailable, StoreUnavailable) as error:
-                report.errors.append(f"{hold.client_order_id}: {error}")
+            except Exception as error:  # one order's trouble may not hide the others'
+                if not isinstance(error, DependencyError):
+                    log.exception("order_not_reconciled", order_id=hold.client_order_id)
+                report.errors.append(f"{hold.client_order_id}: {str(error) or repr(error)}")
                 report.unsettled.append(hold.client_order_id)
         return report
 
@@ -93,26 +94,43 @@ class Reconciler:
         else:
             report.unsettled.append(order_id)
 
-    async def positions(self, context: SafetyContext, report: ReconciliationReport) -> None:
-        """Compare positions; take on what the venue says, but never the owner's other coins."""
+    async def positions(self, context: SafetyContext, report: ReconciliationReport) -> bool:
+        """Compare positions; take on what the venue says, but never the owner's other coins.
+
+        False when they could not all be compared: the venue did not answer, or an order filled
+        while it did.
+        """
+        before = await self._booked(context)
         try:
             found = await self._exchange.positions()
         except VenueUnavailable as error:
             report.errors.append(f"positions: {error}")
-            return
+            return False
+        # A fill that the venue counts already and the book does not yet must not count twice.
+        late = await self.orders(context)
+        booked = await self._booked(context)
+        venue = {position.symbol: position for position in found}
+        whole = not late.errors
+        for symbol in sorted({*venue, *before, *booked}):
+            have = booked[symbol].amount if symbol in booked else ZERO
+            had = before[symbol].amount if symbol in before else ZERO
+            if have != had:
+                report.errors.append(f"{symbol}: an order filled while positions were read")
+                whole = False
+                continue
+            price = booked[symbol].price if symbol in booked else ZERO
+            wanted, at = _wanted(symbol, have, venue.get(symbol))
+            await self._take_on(context, report, symbol, have, wanted, at or price)
+        return whole
+
+    async def _booked(self, context: SafetyContext) -> dict[str, Position]:
         book = await context.store.read(lambda tx: dict(tx.book().positions))
         name = self._exchange.name
-        venue = {position.symbol: position for position in found}
-        booked = {
+        return {
             key.symbol: position
             for key, position in book.items()
             if key.venue == name and key.account == self._account
         }
-        for symbol in sorted({*venue, *booked}):
-            have = booked[symbol].amount if symbol in booked else ZERO
-            price = booked[symbol].price if symbol in booked else ZERO
-            wanted, at = _wanted(symbol, have, venue.get(symbol))
-            await self._take_on(context, report, symbol, have, wanted, at or price)
 
     async def _take_on(
         self,

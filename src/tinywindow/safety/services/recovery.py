@@ -6,19 +6,20 @@ ids, reservations stay held, positions are compared, and only then is equity mar
 
 from __future__ import annotations
 
-import structlog
-
 from tinywindow.safety.domain.audit import EventType
+from tinywindow.safety.domain.decision import Reason
 from tinywindow.safety.domain.records import HoldState
 from tinywindow.safety.errors import VenueUnavailable
 from tinywindow.safety.services.circuit_breaker import CircuitBreaker
+from tinywindow.safety.services.context import SafetyContext
 from tinywindow.safety.services.gate import OrderGate
+from tinywindow.safety.services.logs import get_logger
 from tinywindow.safety.services.position_limits import PositionLimitEnforcer
 from tinywindow.safety.services.reconcile import Reconciler, ReconciliationReport
 
 __all__ = ["Recovery"]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Recovery:
@@ -31,6 +32,7 @@ class Recovery:
         self._breaker = breaker
         self._gate = gate
         self._reconciler = Reconciler(limits.admitter, gate.settler, gate.exchange)
+        self._positions_due = True
 
     async def run(self) -> ReconciliationReport:
         """Recover orders and positions, record a first mark, and audit what was found.
@@ -41,7 +43,7 @@ class Recovery:
         """
         context = await self._limits.admitter.open()
         report = await self._reconciler.orders(context)
-        await self._reconciler.positions(context, report)
+        await self._positions(context, report)
         await self._first_mark(report)
         row = self._limits.admitter.draft(
             EventType.RECOVERY,
@@ -56,28 +58,49 @@ class Recovery:
         await context.store.transact(lambda tx: tx.audit(row))
         return report
 
+    async def _positions(self, context: SafetyContext, report: ReconciliationReport) -> None:
+        """Compare positions; until that has succeeded once, entries are refused."""
+        try:
+            self._positions_due = not await self._reconciler.positions(context, report)
+        finally:
+            if self._positions_due:
+                message = f"the positions at {self._gate.exchange.name} were not compared yet"
+                context.faults[Reason.STATE_UNKNOWN] = message
+            else:
+                context.faults.pop(Reason.STATE_UNKNOWN, None)
+
     async def _first_mark(self, report: ReconciliationReport) -> None:
         try:
             account = await self._gate.exchange.account()
-        except VenueUnavailable as error:
+            await self._breaker.record_equity(account.equity, estimated=account.estimated)
+        except (VenueUnavailable, ValueError) as error:
+            # Without a mark the losses are unknown, and so no entry is sent.
             report.errors.append(f"account: {error}")
-            return
-        await self._breaker.record_equity(account.equity, estimated=account.estimated)
 
     async def settle_working(self) -> ReconciliationReport | None:
-        """Book what became of orders that rest at the venue or whose outcome is unknown."""
-        context = await self._limits.admitter.open()
+        """Book what became of orders that rest at the venue or whose outcome is unknown.
 
+        What was left over from the start, and refusals that were counted together, follow too.
+
+        Raises:
+            StoreUnavailable: the store cannot be read or written.
+        """
+        context = await self._limits.admitter.open()
+        await self._limits.admitter.flush_refusals(context)
         waiting = context.store.peek(
-            lambda book: book is not None
-            and any(
-                hold.state in {HoldState.INTENDED, HoldState.WORKING, HoldState.UNKNOWN}
-                for hold in book.holds.values()
+            lambda book: (
+                book is not None
+                and any(
+                    hold.state in {HoldState.INTENDED, HoldState.WORKING, HoldState.UNKNOWN}
+                    for hold in book.holds.values()
+                )
             )
         )
-        if not waiting:
+        if not waiting and not self._positions_due:
             return None
         report = await self._reconciler.orders(context)
+        if self._positions_due:
+            await self._positions(context, report)
         for error in report.errors:
             log.warning("order_not_reconciled", error=error)
         return report

@@ -2,83 +2,122 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from tinywindow.safety.domain.admission import halting_reasons
 from tinywindow.safety.domain.audit import EventType
-from tinywindow.safety.domain.decision import Refusal
+from tinywindow.safety.domain.decision import Reason, Refusal
 from tinywindow.safety.domain.order import CheckedOrder
 from tinywindow.safety.ports import Clock
 
-__all__ = ["RefusalCounter"]
+__all__ = ["Counted", "RefusalCounter"]
 
 REFUSALS_PER_SECOND_MAX: Final = 20
 AGENTS_MAX: Final = 1024
+KINDS_MAX: Final = 1024
+"""Different refusals that are counted at once; one more gets a row of its own."""
 WINDOW_S: Final = 1.0
 
 _Key = tuple[str, str, str, str]
 
 
 @dataclass(slots=True)
-class _Counted:
-    """Identical refusals that were counted instead of written, and since when."""
+class Counted:
+    """Identical refusals that were counted instead of written: the row that they share."""
 
-    since: float
-    order_id: str
-    agent_id: str | None
-    reason: str
+    key: _Key
+    since_s: float
     event: EventType
+    order_id: str | None
+    agent_id: str | None
+    what: Mapping[str, object]
     count: int = 0
+
+    @property
+    def data(self) -> dict[str, object]:
+        """The row's data."""
+        return {**self.what, "count": self.count}
 
 
 @dataclass(slots=True)
 class RefusalCounter:
-    """Decides, refusal by refusal, whether it gets a row of its own or is counted with others."""
+    """Decides, refusal by refusal, whether it gets a row of its own or is counted with others.
+
+    Refusals are decided on the store's thread and written from the loop's, hence the lock.
+    """
 
     clock: Clock
     _recent: dict[str, deque[float]] = field(default_factory=dict)
-    _counted: dict[_Key, _Counted] = field(default_factory=dict)
+    _counted: dict[_Key, Counted] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def counts(self, order: CheckedOrder, refusal: Refusal) -> bool:
         """Count this refusal with its like, and say so; False when it deserves its own row."""
-        now = self.clock.monotonic()
-        agent = order.agent_id or ""
-        if agent not in self._recent and len(self._recent) >= AGENTS_MAX:
-            self._recent.clear()
-        recent = self._recent.setdefault(agent, deque(maxlen=REFUSALS_PER_SECOND_MAX))
-        flooded = len(recent) == REFUSALS_PER_SECOND_MAX and now - recent[0] < WINDOW_S
-        if not flooded:
-            recent.append(now)
-            return False
-        key = (agent, refusal.reason_code.value, order.symbol.text, order.side.value)
-        counted = self._counted.get(key)
-        if counted is None:
-            event = (
-                EventType.ORDER_REJECTED_HALTED
-                if refusal.reason_code in halting_reasons
-                else EventType.ORDER_REJECTED_LIMITS
-            )
-            counted = _Counted(now, order.client_order_id, order.agent_id, refusal.reason, event)
-            self._counted[key] = counted
-        counted.count += 1
-        return True
+        agent, code = order.agent_id or "", refusal.reason_code
+        event = (
+            EventType.ORDER_REJECTED_HALTED
+            if code in halting_reasons
+            else EventType.ORDER_REJECTED_LIMITS
+        )
+        symbol, side = order.symbol.text, order.side.value
+        first = Counted(
+            (agent, code.value, symbol, side),
+            self.clock.monotonic(),
+            event,
+            order.client_order_id,
+            order.agent_id,
+            {"reason": refusal.reason, "symbol": symbol, "side": side},
+        )
+        return self._take(agent, first)
 
-    def due(
-        self, *, everything: bool = False
-    ) -> list[tuple[str, str | None, dict[str, object], EventType]]:
+    def counts_invalid(self, errors: tuple[str, ...]) -> bool:
+        """The same for an order that is not valid; nobody can say whose it is."""
+        first = Counted(
+            ("", Reason.VALIDATION_FAILED.value, "\n".join(errors), ""),
+            self.clock.monotonic(),
+            EventType.ORDER_VALIDATION_FAILED,
+            None,
+            None,
+            {"errors": list(errors)},
+        )
+        return self._take("", first)
+
+    def _take(self, agent: str, first: Counted) -> bool:
+        now_s = first.since_s
+        with self._lock:
+            if agent not in self._recent and len(self._recent) >= AGENTS_MAX:
+                self._recent.clear()
+            recent = self._recent.setdefault(agent, deque(maxlen=REFUSALS_PER_SECOND_MAX))
+            flooded = len(recent) == REFUSALS_PER_SECOND_MAX and now_s - recent[0] < WINDOW_S
+            crowded = first.key not in self._counted and len(self._counted) >= KINDS_MAX
+            if not flooded or crowded:
+                recent.append(now_s)
+                return False
+            self._counted.setdefault(first.key, first).count += 1
+            return True
+
+    def due(self, *, everything: bool = False) -> list[Counted]:
         """Take out the counts whose second is over, as rows to be written."""
-        now = self.clock.monotonic()
-        rows = []
-        for key, counted in tuple(self._counted.items()):
-            if everything or now - counted.since >= WINDOW_S:
-                del self._counted[key]
-                data: dict[str, object] = {
-                    "reason": counted.reason,
-                    "symbol": key[2],
-                    "side": key[3],
-                    "count": counted.count,
-                }
-                rows.append((counted.order_id, counted.agent_id, data, counted.event))
+        now_s = self.clock.monotonic()
+        with self._lock:
+            rows = [
+                counted
+                for counted in self._counted.values()
+                if everything or now_s - counted.since_s >= WINDOW_S
+            ]
+            for counted in rows:
+                del self._counted[counted.key]
         return rows
+
+    def put_back(self, rows: Iterable[Counted]) -> None:
+        """Take rows in again that could not be written; they are due at the next look."""
+        with self._lock:
+            for row in rows:
+                known = self._counted.setdefault(row.key, row)
+                if known is not row:
+                    known.count += row.count
+                    known.since_s = min(known.since_s, row.since_s)

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
-import structlog
-
 from tinywindow.safety.domain.audit import AuditDraft, EventType
 from tinywindow.safety.domain.kill import (
     KillState,
@@ -20,6 +18,7 @@ from tinywindow.safety.domain.records import HoldState
 from tinywindow.safety.errors import DoorbellUnavailable, ReleaseRefused, StoreUnavailable
 from tinywindow.safety.ports import Tx
 from tinywindow.safety.services.kill_report import KillSwitchStatus
+from tinywindow.safety.services.logs import get_logger
 from tinywindow.safety.services.stop_register import StopRegister
 from tinywindow.safety.services.times import to_ms
 
@@ -27,7 +26,7 @@ __all__ = ["PendingRelease", "Releaser"]
 
 _UNDER_WAY: Final = frozenset({KillState.CLOSING, KillState.INCOMPLETE})
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -126,6 +125,7 @@ class Releaser:
             released = await register.store.write(script)
         except StoreUnavailable as fault:
             raise ReleaseRefused(f"the database cannot be written: {fault}") from fault
+        register.notes.released(ids)
         failures = await self._clear(ids)
         if failures:
             await self._stand_again("; ".join(failures))

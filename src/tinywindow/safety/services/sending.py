@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Final
-
-import structlog
 
 from tinywindow.safety.domain.audit import AuditDraft, EventType
 from tinywindow.safety.domain.money import ZERO
@@ -18,6 +17,7 @@ from tinywindow.safety.ports import Tx
 from tinywindow.safety.services import settlement
 from tinywindow.safety.services.admitter import Admitter
 from tinywindow.safety.services.context import SafetyContext
+from tinywindow.safety.services.logs import get_logger
 from tinywindow.safety.services.outcome import Outcome
 from tinywindow.safety.services.times import to_ms
 
@@ -28,7 +28,7 @@ __all__ = ["Settler"]
 
 ACTOR: Final = "order-gate"
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Settler:
@@ -38,20 +38,13 @@ class Settler:
         self._admitter = admitter
         self._breaker = breaker
 
-    async def settle(
-        self, context: SafetyContext, order: CheckedOrder, placed: Placed
-    ) -> Outcome:
+    async def settle(self, context: SafetyContext, order: CheckedOrder, placed: Placed) -> Outcome:
         """Book the answer to a send.
 
         Where the store is away the hold stays as it was, counted, and is reconciled later.
         """
         order_id = order.client_order_id
-        if isinstance(placed, Accepted):
-            attempt, message = Attempt.OK, ""
-        elif isinstance(placed, Rejected):
-            attempt, message = Attempt.FAILED, placed.message
-        else:
-            attempt, message = Attempt.UNKNOWN, placed.message
+        attempt, message = _attempt(placed)
         row = self._row(order_id, message)
 
         def script(tx: Tx) -> Hold:
@@ -100,9 +93,7 @@ class Settler:
 
     def _row(self, order_id: str, message: str) -> AuditDraft:
         data = {"message": message} if message else {}
-        return self._admitter.draft(
-            EventType.ORDER_OUTCOME, data, order_id=order_id, actor=ACTOR
-        )
+        return self._admitter.draft(EventType.ORDER_OUTCOME, data, order_id=order_id, actor=ACTOR)
 
 
 def _apply(tx: Tx, order_id: str, placed: Placed, row: AuditDraft, at_ms: int) -> Hold:
@@ -114,19 +105,42 @@ def _apply(tx: Tx, order_id: str, placed: Placed, row: AuditDraft, at_ms: int) -
 
 
 def _apply_report(tx: Tx, report: OrderReport, row: AuditDraft, at_ms: int) -> Hold:
-    if report.filled > ZERO or report.status.terminal:
-        fill = settlement.FillReport(
-            report.client_order_id,
-            report.filled,
-            report.average_price or ZERO,
-            report.fee,
-            final=report.status.terminal,
-            at_ms=at_ms,
-        )
-        hold = settlement.book_fill(tx, fill, row)
-        if hold.state is not HoldState.UNKNOWN or report.status.terminal:
-            return hold
-    return settlement.move(tx, report.client_order_id, HoldState.WORKING, row)
+    before = settlement.required(tx, report.client_order_id)
+    price = report.average_price or _likely_price(tx, before, report)
+    if report.filled > ZERO and price is None:
+        # A fill that cannot be valued stays held whole; it is neither lost nor guessed.
+        log.error("fill_without_a_price", order_id=report.client_order_id)
+        return settlement.move(tx, report.client_order_id, HoldState.UNKNOWN, row)
+    if not report.status.terminal:
+        settlement.move(tx, report.client_order_id, HoldState.WORKING, None)
+    fill = settlement.FillReport(
+        report.client_order_id,
+        report.filled,
+        price or ZERO,
+        report.fee,
+        final=report.status.terminal,
+        at_ms=at_ms,
+    )
+    booked = settlement.book_fill(tx, fill, None)
+    if booked != before:
+        tx.audit(replace(row, data={**settlement.outcome_data(booked), **row.data}))
+    return booked
+
+
+def _likely_price(tx: Tx, hold: Hold, report: OrderReport) -> Decimal | None:
+    """What a fill most likely cost where the venue does not say: limit, else reference price."""
+    reference = tx.book().prices.get(hold.key.symbol)
+    return report.price or hold.price or (None if reference is None else reference.price)
+
+
+def _attempt(placed: Placed) -> tuple[Attempt, str]:
+    """What a send counts as for the breaker, and the venue's words."""
+    if isinstance(placed, Accepted):
+        rejected = placed.report.status is ReportStatus.REJECTED
+        return (Attempt.FAILED if rejected else Attempt.OK), ""
+    if isinstance(placed, Rejected):
+        return Attempt.FAILED, placed.message
+    return Attempt.UNKNOWN, placed.message
 
 
 def _outcome(order_id: str, placed: Placed, state: HoldState, message: str) -> Outcome:
@@ -134,7 +148,7 @@ def _outcome(order_id: str, placed: Placed, state: HoldState, message: str) -> O
         report = placed.report
         return Outcome(
             order_id,
-            "ACCEPTED",
+            "REJECTED" if report.status is ReportStatus.REJECTED else "ACCEPTED",
             state,
             report.filled,
             report.average_price,

@@ -58,8 +58,10 @@ def required(tx: Tx, client_order_id: str) -> Hold:
     return hold
 
 
-def book_fill(tx: Tx, report: FillReport, row: AuditDraft) -> Hold:
+def book_fill(tx: Tx, report: FillReport, row: AuditDraft | None) -> Hold:
     """Book what a report brings beyond what is booked; with `final`, release the rest.
+
+    Without a `row` the caller audits what became of the hold.
 
     Raises:
         KeyError: no order was ever held under the id.
@@ -78,7 +80,8 @@ def book_fill(tx: Tx, report: FillReport, row: AuditDraft) -> Hold:
         tx.put_position(apply_fill(position, before, after, at_ms=report.at_ms))
         tx.add_fill(after, at_ms=report.at_ms)
     tx.put_hold(after)
-    tx.audit(replace(row, data={**outcome_data(after), **row.data}))
+    if row is not None:
+        tx.audit(replace(row, data={**outcome_data(after), **row.data}))
     return after
 
 

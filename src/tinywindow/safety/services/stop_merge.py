@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-import structlog
-
 from tinywindow.safety.domain.audit import AuditDraft, EventType
 from tinywindow.safety.domain.kill import KillSwitchMode, Latch, LatchSource
-from tinywindow.safety.ports import Ring, Tx
+from tinywindow.safety.ports import Tx
+from tinywindow.safety.services.logs import get_logger
+from tinywindow.safety.services.ring_notes import Sighting
 from tinywindow.safety.services.times import to_ms
 from tinywindow.safety.stores.fast_files import is_latch
 from tinywindow.safety.stores.latch_fields import activation_draft, latch_of
@@ -27,7 +27,7 @@ __all__ = ["Arrivals", "merge_journal", "merge_stops", "ring_digest"]
 
 GENERATIONS_MAX: Final = 10_000
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Arrivals:
     """
 
     latches: tuple[Latch, ...]
-    ring: Ring | None
+    rings: tuple[Sighting, ...]
     last_release_ms: int | None
     now: datetime
 
@@ -54,8 +54,7 @@ def merge_stops(tx: Tx, arrivals: Arrivals) -> tuple[Latch, ...] | None:
     if tx.last_release_ms() != arrivals.last_release_ms:
         return None
     added = [_add(tx, latch) for latch in arrivals.latches]
-    if arrivals.ring is not None:
-        added.append(_merge_ring(tx, arrivals.ring, arrivals.now))
+    added.extend(_merge_ring(tx, sighting, arrivals.now) for sighting in arrivals.rings)
     return tuple(latch for latch in added if latch is not None)
 
 
@@ -77,7 +76,8 @@ def _halting(latch: Latch, why: str) -> Latch:
     return replace(latch, mode=KillSwitchMode.HALT_ONLY, reason=reason)
 
 
-def _merge_ring(tx: Tx, ring: Ring, now: datetime) -> Latch | None:
+def _merge_ring(tx: Tx, sighting: Sighting, now: datetime) -> Latch | None:
+    ring = sighting.ring
     latch = enveloped(ring.raw)
     if latch is not None:
         known = tx.latch(latch.id)
@@ -89,15 +89,22 @@ def _merge_ring(tx: Tx, ring: Ring, now: datetime) -> Latch | None:
         again = Latch(
             "", KillSwitchMode.HALT_ONLY, reason, "unknown", LatchSource.REDIS, activated_at=now
         )
-        return _next_generation(tx, f"again-{latch.id}"[:56], again)
+        return _next_generation(tx, f"again-{latch.id}"[:56], again, sighting.at)
     shown = ascii(ring.raw[:80].decode("utf-8", "replace"))
     reason = f"the Redis key was set by hand to {shown}"
     foreign = Latch("", ring.mode, reason, "unknown", LatchSource.REDIS, activated_at=now)
-    return _next_generation(tx, f"redis-{ring_digest(ring.raw)}", foreign)
+    last_ms = tx.last_release_ms()
+    if last_ms is not None and to_ms(sighting.at) < last_ms:
+        foreign = _halting(foreign, "seen before the last release")
+    return _next_generation(tx, f"redis-{ring_digest(ring.raw)}", foreign, sighting.at)
 
 
-def _next_generation(tx: Tx, stem: str, latch: Latch) -> Latch | None:
-    """Add a latch under the first id of its stem that was never released; None if one stands."""
+def _next_generation(tx: Tx, stem: str, latch: Latch, seen_at: datetime) -> Latch | None:
+    """Add a latch under the first id of its stem that was never released.
+
+    None if one stands, or was released after this was seen: then it was released with it. What
+    still stands on the key will be seen again.
+    """
     for number in range(GENERATIONS_MAX):
         known = tx.latch(f"{stem}-{number}")
         if known is None:
@@ -105,7 +112,7 @@ def _next_generation(tx: Tx, stem: str, latch: Latch) -> Latch | None:
             tx.add_latch(latch)
             tx.outbox(activation_draft(latch))
             return latch
-        if known.standing:
+        if known.released_at is None or to_ms(known.released_at) > to_ms(seen_at):
             return None
     return None
 

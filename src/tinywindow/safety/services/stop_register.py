@@ -6,21 +6,21 @@ import asyncio
 from dataclasses import dataclass, field
 from datetime import datetime
 
-import structlog
-
 from tinywindow.safety.config import KillSwitchConfig
 from tinywindow.safety.domain.kill import KillSwitchMode, Latch, effective_mode
 from tinywindow.safety.errors import DoorbellUnavailable, StoreUnavailable
 from tinywindow.safety.ports import Clock, Doorbell, Ring, Tx
 from tinywindow.safety.services.bounded_store import BoundedStore
 from tinywindow.safety.services.kill_report import VenueReport, venue_report_of
+from tinywindow.safety.services.logs import get_logger
+from tinywindow.safety.services.ring_notes import RingNotes, Sighting
 from tinywindow.safety.services.stop_hints import StopHints
 from tinywindow.safety.stores.fast_files import journal_entry
 from tinywindow.safety.stores.latch_fields import activation_draft, latch_to_fields
 
 __all__ = ["Seen", "StopRegister", "View"]
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,8 @@ class Seen:
     file: tuple[Latch, ...]
     local: tuple[Latch, ...]
     unknown: tuple[str, ...] = ()
+    pending: tuple[Sighting, ...] = ()
+    """Values seen on Redis's key, now or before, that are not known to be in the database."""
 
     @property
     def latches(self) -> tuple[Latch, ...]:
@@ -62,7 +64,7 @@ class Seen:
     def active(self) -> bool:
         """Whether a stop is in force: anything that stands, rings, or cannot be read."""
         standing = self.view is not None and bool(self.view.standing)
-        rings = self.ring is not None
+        rings = self.ring is not None or bool(self.pending)
         local = bool(self._unreleased(self.local))
         return standing or rings or local or bool(self.file) or bool(self.unknown)
 
@@ -74,10 +76,13 @@ class Seen:
     def mode(self) -> KillSwitchMode | None:
         """The mode in force; what is present but cannot be read is HALT_ONLY."""
         modes = [latch.mode for latch in self.latches if latch.standing]
+        rings = [sighting.ring for sighting in self.pending]
         if self.ring is not None:
+            rings.append(self.ring)
+        for ring in rings:
             # An envelope that names a released latch never closes anything.
-            ours = self.ring.latch_id is not None
-            modes.append(KillSwitchMode.HALT_ONLY if ours else self.ring.mode)
+            ours = ring.latch_id is not None
+            modes.append(KillSwitchMode.HALT_ONLY if ours else ring.mode)
         if not modes:
             return KillSwitchMode.HALT_ONLY if self.active else None
         return max(modes, key=lambda mode: mode.rank)
@@ -92,7 +97,11 @@ class StopRegister:
     clock: Clock
     config: KillSwitchConfig
     hints: StopHints
+    notes: RingNotes = field(init=False)
     _own: dict[str, Latch] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.notes = RingNotes(self.clock)
 
     def hold(self, latch: Latch) -> None:
         """Set the process's own flag; nothing is awaited, so nothing can come in between."""
@@ -152,7 +161,31 @@ class StopRegister:
         """
         if self.doorbell is None:
             return None
-        return await self.doorbell.look(timeout_s=timeout_s)
+        self._listen()
+        begun_s, at = self.clock.monotonic(), self.clock.now()
+        ring = await self.doorbell.look(timeout_s=timeout_s)
+        self.notes.heard(ring, begun_s, at)
+        return ring
+
+    def _listen(self) -> None:
+        """Have every order on this store refused for what these notes say."""
+        context = self.store.handle.glance()
+        if context is not None:
+            context.bells.setdefault(id(self), self.notes.breach)
+
+    def halted_here(self) -> bool:
+        """Whether this process refuses entries for a stop, by what it has in memory."""
+        context = self.store.handle.glance()
+        if context is None:
+            return bool(self._own)
+        latched = context.store.peek(lambda book: book is not None and bool(book.latches))
+        return latched or context.stop_probe() is not None
+
+    def leave(self) -> None:
+        """Refuse no more orders for what these notes say."""
+        context = self.store.handle.glance()
+        if context is not None:
+            context.bells.pop(id(self), None)
 
     async def read(self, *, ordered: bool = True) -> Seen:
         """Read everything; `ordered` reads the database strictly before Redis, else at once.
@@ -175,6 +208,7 @@ class StopRegister:
             # Opening the store brings the stops along that other objects of this process hold.
             self.local(),
             tuple(unknown),
+            self.notes.pending(),
         )
 
     async def _view_or_fault(self, asked: frozenset[str]) -> View | str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
-
-import structlog
+from typing import TypeVar
 
 from tinywindow.safety.domain.approval import ApprovalVoid, Approved
 from tinywindow.safety.domain.symbols import parse_symbol
@@ -20,14 +18,13 @@ from tinywindow.safety.domain.venue import (
 )
 from tinywindow.safety.errors import VenueUnavailable
 from tinywindow.safety.ports import Exchange
+from tinywindow.safety.services.logs import get_logger
 
 __all__ = ["VenueCalls"]
 
 T = TypeVar("T")
 
-CANCELS_AT_ONCE: Final = 8
-
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -43,7 +40,6 @@ class VenueCalls:
     timeout_s: float
     _rules: dict[str, MarketRules] = field(default_factory=dict)
     _sends: set[asyncio.Task[Placed]] = field(default_factory=set)
-    _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CANCELS_AT_ONCE))
 
     async def _bounded(self, what: str, call: Coroutine[object, object, T]) -> T:
         try:
@@ -71,11 +67,10 @@ class VenueCalls:
         )
 
     async def cancel(self, symbol: str, client_order_id: str) -> OrderReport | None:
-        """Cancel one order; a few at once, in the order in which they were asked for."""
-        async with self._turns:
-            return await self._bounded(
-                f"cancel {client_order_id}", self.exchange.cancel(symbol, client_order_id)
-            )
+        """Cancel one order."""
+        return await self._bounded(
+            f"cancel {client_order_id}", self.exchange.cancel(symbol, client_order_id)
+        )
 
     async def rules(self, symbol: str) -> MarketRules:
         """What the venue demands, or the last that was known: a close does not wait for it."""

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-import structlog
-
 from tinywindow.safety.config import KillSwitchConfig
 from tinywindow.safety.domain.audit import EventType
 from tinywindow.safety.domain.flatten import (
@@ -24,8 +22,10 @@ from tinywindow.safety.domain.flatten import (
 from tinywindow.safety.domain.kill import KillEvent, KillState, KillSwitchMode, step
 from tinywindow.safety.errors import VenueUnavailable
 from tinywindow.safety.services.close_tally import CloseTally
-from tinywindow.safety.services.flatten_ledger import Directive, FlattenLedger
+from tinywindow.safety.services.directive import Directive
+from tinywindow.safety.services.flatten_ledger import FlattenLedger
 from tinywindow.safety.services.kill_report import VenueReport
+from tinywindow.safety.services.logs import get_logger
 from tinywindow.safety.services.order_sweep import OrderSweep
 from tinywindow.safety.services.position_closer import PositionCloser
 
@@ -35,9 +35,14 @@ BUSY_PAUSE_S: Final = 0.1
 BACKOFF_S: Final = 0.25
 BEAT_S: Final = 1.0
 QUIET_ROUNDS: Final = 2
+UNPROVEN: Final = "the database cannot be read, so nobody can say that every order has ended"
+_RESUMED: Final = {
+    KillSwitchMode.HALT_ONLY: {KillState.HALTED},
+    KillSwitchMode.CLOSE_POSITIONS: {KillState.CLOSING, KillState.INCOMPLETE, KillState.FLAT},
+}
 _CLOSE: Final = KillSwitchMode.CLOSE_POSITIONS
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -60,6 +65,7 @@ class VenueCloser:
     _rounds: int = 0
     _failures: int = 0
     _since_s: float = 0.0
+    _fence: int = 0
     _published: VenueReport | None = None
 
     @property
@@ -71,31 +77,70 @@ class VenueCloser:
     def _ledger(self) -> FlattenLedger:
         return self.sweep.ledger
 
+    def __post_init__(self) -> None:
+        self._ledger.progress = self._report
+
     async def run(self) -> None:
         """Work until no stop stands, or until nothing is left and the owner is gone."""
         beat = asyncio.ensure_future(self._beat())
         try:
             while not self.abandoned():
-                directive = await self._ledger.directive()
-                if directive.mode is None:
-                    return
-                if await self._ledger.lease.take(now_ms=self._ledger.now_ms()):
-                    await self._guarded_round(directive)
-                    if self.leaving() and self._finished():
+                try:
+                    if await self._turn():
                         return
-                elif self.leaving():
-                    return
+                except Exception as fault:  # noqa: BLE001 - one bug must not end the closing
+                    _log.exception("flatten_turn_failed", venue=self.venue)
+                    self._failures += 1
+                    self.sweep.errors.add(f"{type(fault).__name__}: {fault}")
                 await self._pause()
         finally:
             beat.cancel()
             await self._ledger.lease.give_up()
 
+    async def _turn(self) -> bool:
+        """Do what the stops ask for, once; True when nothing is left to do."""
+        directive = await self._ledger.directive()
+        if directive.mode is None:
+            return await self._wound_up()
+        lease = self._ledger.lease
+        if not await lease.take(now_ms=self._ledger.now_ms()):
+            await self._stand_by(directive)
+            return self.leaving()
+        if lease.fence != self._fence:
+            # Another may have had the lease since: what it did is what counts.
+            self._fence = lease.fence
+            self._forget()
+        await self._guarded_round(directive)
+        return self.leaving() and self._finished()
+
+    async def _wound_up(self) -> bool:
+        """After a release nothing is sent; closes that went out are still followed to their end."""
+        if not any(hold.flatten for hold in self._ledger.open_intents()):
+            return True
+        self.sweep.errors.sentences.clear()
+        await self.sweep.look_up(closing=True, only_own=True)
+        return self.sweep.unresolved == 0 or self.leaving()
+
+    async def _stand_by(self, directive: Directive) -> None:
+        """Show what the flattener that holds the lease does; its progress is resumed after it."""
+        self._forget()
+        saved = await self._ledger.saved()
+        if saved is not None and set(directive.latch_ids) <= set(saved.latch_ids):
+            self.publish(saved)
+
+    def _forget(self) -> None:
+        self._state = KillState.INACTIVE
+        self._proof = FlatProof()
+        self._published = None
+
     async def _beat(self) -> None:
         """Keep the lease while a round takes its time."""
         while True:
             await asyncio.sleep(BEAT_S)
-            if self._ledger.lease.fence > 0:
-                await self._ledger.lease.take(now_ms=self._ledger.now_ms())
+            try:
+                await self._ledger.keep_alive()
+            except Exception:  # noqa: BLE001 - a beat that fails is one beat
+                _log.exception("flatten_beat_failed", venue=self.venue)
 
     async def _guarded_round(self, directive: Directive) -> None:
         self.sweep.errors.sentences.clear()
@@ -130,7 +175,7 @@ class VenueCloser:
             return min(backoff_s, config.idle_interval)
         if self._state is KillState.FLAT or (self._state is KillState.HALTED and self._quiet()):
             return config.idle_interval
-        return FLAT_GAP_MS / 1000 if self._proof.first_ms is not None else BUSY_PAUSE_S
+        return FLAT_GAP_MS / 1000 if self._proof.first is not None else BUSY_PAUSE_S
 
     async def _pause(self) -> None:
         try:
@@ -161,7 +206,9 @@ class VenueCloser:
         """Go on from the progress that was kept, where it served the same stops."""
         saved = await self._ledger.saved()
         wanted = set(directive.latch_ids)
-        if saved is None or not wanted or not wanted <= set(saved.latch_ids):
+        serves = saved is not None and bool(wanted) and wanted <= set(saved.latch_ids)
+        mode = directive.mode
+        if saved is None or mode is None or not serves or saved.state not in _RESUMED[mode]:
             self._state = step(self._state, event)
             return
         self._state = saved.state
@@ -170,18 +217,21 @@ class VenueCloser:
 
     async def _round(self, directive: Directive) -> None:
         closing = directive.mode is _CLOSE
+        self.sweep.moved = False
         await self.sweep.cancel(_CLOSE if closing else KillSwitchMode.HALT_ONLY)
         await self.sweep.look_up(closing=closing)
         if closing:
             await self.positions.close()
+            if self.sweep.moved:
+                self._not_flat()
             await self._prove()
         self._rounds += 1
 
     async def _prove(self) -> None:
         """Read the venue back; only that proves anything."""
-        begun_ms = self._monotonic_ms()
         # An order of ours that has not ended may still change what is read now.
-        terminal_ms = None if self._ledger.open_intents() else self.sweep.terminal_ms
+        terminal_ms = self.sweep.ended_ms()
+        begun_ms = self._monotonic_ms()
         try:
             positions, orders = await asyncio.gather(
                 self.sweep.calls.positions(), self.sweep.calls.open_orders()
@@ -195,15 +245,23 @@ class VenueCloser:
         clean = self.sweep.resting == 0 and all(plan.done for plan in plans)
         seen = Observation(begun_ms, self._monotonic_ms(), terminal_ms, clean)
         self._proof = self._proof.observe(seen)
-        if not clean or terminal_ms is None:
-            self._state = step(self._state, KillEvent.NOT_FLAT)
+        if clean and not self._ledger.fresh:
+            self.sweep.errors.add(UNPROVEN)
+        if not clean or self._ledger.open_intents():
+            self._not_flat()
         elif self._proof.proven:
             if self._state is not KillState.FLAT:
                 self._state = step(self._state, KillEvent.PROVEN_FLAT)
                 await self._note_flat()
             # The positions as booked are read again, so that the last fills are in.
-            await self._ledger.directive()
-            await self._ledger.align(positions, self.sweep.new_id)
+            if await self._ledger.directive() == self._directive:
+                await self._ledger.align(positions, self.sweep.new_id)
+
+    def _not_flat(self) -> None:
+        if self._state is KillState.FLAT:
+            # Something appeared afterwards: it gets the whole deadline.
+            self._since_s = self.sweep.clock.monotonic()
+        self._state = step(self._state, KillEvent.NOT_FLAT)
 
     async def _note_flat(self) -> None:
         positions = [position.to_data() for position in self.sweep.tally.reports()]
@@ -241,9 +299,8 @@ class VenueCloser:
         report = self._report()
         self.publish(report)
         told = replace(report, rounds=0)
-        if told != self._published:
+        if told != self._published and await self._ledger.save(report):
             self._published = told
-            await self._ledger.save(report)
 
     def _monotonic_ms(self) -> int:
         return int(self.sweep.clock.monotonic() * 1000)

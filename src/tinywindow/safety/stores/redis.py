@@ -1,22 +1,21 @@
 """The doorbell on a real Redis: look at the key, ring it, silence it. Never the only copy.
 
-Our connections have no retries and short time-outs of their own: redis-py repeats a command ten
-times by default, and a stop that was released meanwhile must not be rung by a repetition.
+Every command is sent once, on a connection of our own, within a bound: see `redis_links`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final, cast
 
-from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import RedisError
 
 from tinywindow.safety.domain.kill import Latch
-from tinywindow.safety.errors import ConfigurationError, DoorbellUnavailable
+from tinywindow.safety.errors import DoorbellUnavailable
+from tinywindow.safety.stores.redis_links import Link, link_of
 from tinywindow.safety.stores.ring_value import (
     RING_BYTES_MAX,
     RING_KEY,
@@ -25,12 +24,16 @@ from tinywindow.safety.stores.ring_value import (
     ring_of,
 )
 
-__all__ = ["RedisDoorbell"]
+__all__ = ["CHANNEL", "RedisDoorbell"]
 
-
-SOCKET_TIMEOUT_S: Final = 0.5
 WRITE_TIMEOUT_S: Final = 0.5
-CONNECTIONS_MAX: Final = 4
+LOOKS_MAX: Final = 8
+"""How many looks may be under way at once; further ones wait within their own bound, so that
+connections stay few and a ring never queues behind them."""
+CHANNEL: Final = "tinywindow:kill_switch"
+"""Where every ring is announced; a message only says "look now"."""
+SUBSCRIBED_S: Final = 60.0
+"""How long one subscription is kept: one that died in silence is replaced."""
 
 _READ: Final = """
 local function value(key, most)
@@ -49,6 +52,7 @@ local ours = now and string.sub(now, 1, #ARGV[4]) == ARGV[4]
 if now and not ours and now ~= ARGV[3] then return 0 end
 if now then redis.call('DEL', KEYS[1]) end
 redis.call('SET', KEYS[1], ARGV[2])
+redis.pcall('PUBLISH', ARGV[5], '1')
 return 1
 """
 )
@@ -67,76 +71,95 @@ _OURS: Final = b'{"latches":[{"activated_ms":'
 
 
 class RedisDoorbell:
-    """Implements `ports.Doorbell` on a Redis primary."""
+    """Implements `ports.Doorbell` on a Redis primary; belongs to one event loop."""
 
-    def __init__(self, make_pool: Callable[[], ConnectionPool]) -> None:
-        self._make_pool = make_pool
-        self._client: Redis | None = None
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._client: Redis | RedisCluster | None = None
+        self._looks = asyncio.Semaphore(LOOKS_MAX)
 
     @classmethod
-    def from_url(cls, url: str) -> RedisDoorbell:
-        """A doorbell at a URL.
+    def at(cls, redis_client: object) -> RedisDoorbell:
+        """A doorbell at a URL, or where a client of `redis.asyncio` connects to.
 
         Raises:
-            ConfigurationError: the URL cannot be read.
+            ConfigurationError: the URL cannot be read, or the client reads from replicas.
         """
-        try:
-            ConnectionPool.from_url(url)
-        except ValueError as fault:
-            raise ConfigurationError(f"redis_client: {fault}") from None
-        return cls(lambda: ConnectionPool.from_url(url, **_own_settings()))
+        return cls(link_of(redis_client))
 
-    @classmethod
-    def from_client(cls, client: object) -> RedisDoorbell:
-        """A doorbell that connects like `client`, on connections of its own."""
-        pool = cast("Any", client).connection_pool
-        kind, given = pool.connection_class, dict(pool.connection_kwargs)
-        for name in ("retry", "retry_on_error", "retry_on_timeout", "decode_responses"):
-            given.pop(name, None)
-        return cls(lambda: ConnectionPool(connection_class=kind, **{**given, **_own_settings()}))
+    @property
+    def database(self) -> int | None:
+        """The number of the database that holds the key; None in a Cluster, which has one."""
+        return None if self._link.cluster else self._link.database
 
-    def _redis(self) -> Redis:
+    def _redis(self) -> Redis | RedisCluster:
         if self._client is None:
-            self._client = Redis(connection_pool=self._make_pool())
+            self._client = self._link.make()
         return self._client
 
-    async def _run(self, script: str, *args: bytes | int, timeout_s: float) -> Any:  # noqa: ANN401 - Redis answers what the script returns
-        """Run a script on the key, on a primary only, within the bound.
+    async def command(self, *words: str | bytes | float, timeout_s: float) -> Any:  # noqa: ANN401 - Redis answers what the command returns
+        """Send one command, once, to a primary, within the bound.
 
         Raises:
-            DoorbellUnavailable: no answer came, or it came from a replica.
+            DoorbellUnavailable: no answer came, it was an error, or it came from a replica.
         """
         try:
             async with asyncio.timeout(timeout_s):
-                pipe = self._redis().pipeline(transaction=False)
-                cast("Any", pipe).execute_command("ROLE").execute_command(
-                    "EVAL", script, 1, RING_KEY, *args
-                )
-                role, answer = await pipe.execute()
+                return await self._sent(words)
         except TimeoutError as fault:
             raise DoorbellUnavailable(f"Redis did not answer within {timeout_s} s") from fault
-        except (RedisError, OSError) as fault:
+        except DoorbellUnavailable:
+            raise
+        except Exception as fault:  # whatever broke, Redis was not read: callers end closed
             raise DoorbellUnavailable(f"Redis: {type(fault).__name__}: {fault}") from fault
+
+    async def _sent(self, words: tuple[str | bytes | float, ...]) -> Any:  # noqa: ANN401 - see above
+        redis = self._redis()
+        if isinstance(redis, RedisCluster):
+            # A replica in a Cluster answers MOVED: only the key's primary gives a value.
+            return await redis.execute_command(*words)
+        pipe = redis.pipeline(transaction=False)
+        cast("Any", pipe).execute_command("ROLE").execute_command(*words)
+        role, answer = await pipe.execute()
         if bytes(role[0]) != b"master":
+            # After a failover the next connection is to find the new primary.
+            await redis.connection_pool.disconnect()
             raise DoorbellUnavailable(
                 "Redis is a read-only replica, which may miss a stop; connect to the primary"
             )
         return answer
 
+    async def _run(self, script: str, *args: bytes | str | int, timeout_s: float) -> Any:  # noqa: ANN401 - Redis answers what the script returns
+        return await self.command("EVAL", script, 1, RING_KEY, *args, timeout_s=timeout_s)
+
     async def look(self, *, timeout_s: float) -> RingValue | None:
-        """Read the key, any value and any type; None when it is absent."""
-        raw = await self._run(_LOOK, RING_BYTES_MAX, timeout_s=timeout_s)
+        """Read the key, any value and any type; None when it is absent.
+
+        Raises:
+            DoorbellUnavailable: it could not be read within the bound.
+        """
+        try:
+            async with asyncio.timeout(timeout_s), self._looks:
+                raw = await self._run(_LOOK, RING_BYTES_MAX, timeout_s=timeout_s)
+        except TimeoutError as fault:
+            raise DoorbellUnavailable(f"Redis did not answer within {timeout_s} s") from fault
         return None if raw is None else ring_of(bytes(raw))
 
     async def ring(self, latch: Latch, *, replacing: bytes | None = None) -> None:
-        """Set the key to an envelope that names `latch`.
+        """Set the key to an envelope that names `latch`, and announce it.
 
         A foreign value stays, unless it is the one named in `replacing`: it is a stop that
         nobody may have seen yet.
         """
         expected = _NEVER if replacing is None else replacing
         await self._run(
-            _RING, RING_BYTES_MAX, envelope(latch), expected, _OURS, timeout_s=WRITE_TIMEOUT_S
+            _RING,
+            RING_BYTES_MAX,
+            envelope(latch),
+            expected,
+            _OURS,
+            CHANNEL,
+            timeout_s=WRITE_TIMEOUT_S,
         )
 
     async def silence(self, latch_ids: Iterable[str]) -> bool:
@@ -150,20 +173,49 @@ class RedisDoorbell:
         gone = await self._run(_SILENCE, RING_BYTES_MAX, ring.raw, timeout_s=WRITE_TIMEOUT_S)
         return bool(gone == 1)
 
+    async def put(self, key: str, text: str, *, ttl_s: float, timeout_s: float) -> None:
+        """Leave a text for others to read, which expires: a mirror, or a heartbeat.
+
+        Raises:
+            DoorbellUnavailable: it was not written, or nobody can say whether it was.
+        """
+        ttl_ms = round(ttl_s * 1000)
+        await self.command("SET", key, text, "PX", ttl_ms, timeout_s=timeout_s)
+
+    async def announcements(self) -> AsyncIterator[None]:
+        """Say "look now" whenever somebody rang, or wrote the key where the server tells of it.
+
+        A hint and no more: it ends after a while, and may miss anything.
+
+        Raises:
+            DoorbellUnavailable: Redis cannot be listened to; nothing for a Cluster.
+        """
+        redis = self._redis()
+        if isinstance(redis, RedisCluster):
+            return
+        pubsub = redis.pubsub(ignore_subscribe_messages=True)
+        try:
+            await pubsub.subscribe(CHANNEL, f"__keyspace@{self._link.database}__:{RING_KEY}")
+            loop = asyncio.get_running_loop()
+            until = loop.time() + SUBSCRIBED_S
+            while (left := until - loop.time()) > 0:
+                if await pubsub.get_message(timeout=left) is not None:
+                    yield
+        except (RedisError, OSError) as fault:
+            raise DoorbellUnavailable(f"Redis: {type(fault).__name__}: {fault}") from fault
+        finally:
+            await cast("Any", pubsub).aclose()
+
     async def close(self) -> None:
         """Let go of the connections."""
         client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
-            await client.connection_pool.disconnect()
-
-
-def _own_settings() -> dict[str, Any]:
-    return {
-        "retry": Retry(NoBackoff(), 0),
-        "retry_on_error": [],
-        "socket_timeout": SOCKET_TIMEOUT_S,
-        "socket_connect_timeout": SOCKET_TIMEOUT_S,
-        "decode_responses": False,
-        "max_connections": CONNECTIONS_MAX,
-    }
+        if client is None:
+            return
+        await client.aclose()
+        if isinstance(client, RedisCluster):
+            return
+        pool = client.connection_pool
+        await pool.disconnect()
+        if isinstance(pool, SentinelConnectionPool):
+            for sentinel in cast("Any", pool.sentinel_manager).sentinels:
+                await sentinel.aclose()

@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 from tinywindow.safety.domain.book import Book, DecisionIds, DecisionView, Draft
 from tinywindow.safety.errors import InvariantBroken, LedgerBusy, SafetyError, StoreUnavailable
-from tinywindow.safety.ports import Tx
+from tinywindow.safety.ports import Clock, Tx
 from tinywindow.safety.stores.migrate import upgrade_sqlite
 from tinywindow.safety.stores.sql.engine import SqliteEngine
 from tinywindow.safety.stores.sql.tx import SqlTx, catch_up, commit_draft, view_of
@@ -82,9 +82,10 @@ def _make_durable(connection: sqlite3.Connection, *, read_only: bool) -> None:
 class SqliteStore:
     """Implements `ports.Store` on one SQLite file."""
 
-    def __init__(self, database: Path, *, inline: bool = False) -> None:
+    def __init__(self, database: Path, *, inline: bool = False, wall: Clock | None = None) -> None:
         """Open connections to a file whose schema is up to date; see `open`."""
         self._database = database
+        self._wall = wall
         self._connections: list[sqlite3.Connection] = []
         try:
             self._writer = self._connected(read_only=False)
@@ -120,9 +121,16 @@ class SqliteStore:
 
     @classmethod
     async def open(
-        cls, database: Path, *, data_dir: Path | None = None, inline: bool = False
+        cls,
+        database: Path,
+        *,
+        data_dir: Path | None = None,
+        inline: bool = False,
+        wall: Clock | None = None,
     ) -> SqliteStore:
         """Open the file, making or upgrading its schema first.
+
+        With a `wall` clock every audit row tells its time beside the row's own.
 
         Raises:
             StoreUnavailable: it cannot be opened, is damaged, or was made by a newer version.
@@ -135,7 +143,7 @@ class SqliteStore:
             except OSError as error:
                 raise StoreUnavailable(f"the database cannot be made: {error}") from error
             upgrade_sqlite(database)
-            return cls(database, inline=inline)
+            return cls(database, inline=inline, wall=wall)
 
         # Another process may be upgrading the file, which must not hold up this loop.
         return opened() if inline else await asyncio.to_thread(opened)
@@ -220,6 +228,7 @@ class SqliteStore:
                     self._reader_book = None
                 self._book = book
             tx = SqlTx(db, book)
+            tx.wall = self._wall
             result = script(tx, db)
             changes = tx.finish()
             connection.execute("COMMIT")

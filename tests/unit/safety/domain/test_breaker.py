@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -154,6 +155,22 @@ def test_a_loss_is_unknown_once_its_mark_is_too_old_unless_it_is_breached() -> N
 def test_an_estimated_baseline_is_said() -> None:
     reading = read(nav(100, 95))[Metric.DAILY_PNL]
     assert (reading.note, reading.fed_at_ms) == ("estimated baseline", NOW + 1)
+
+
+def test_a_baseline_that_is_not_estimated_is_passed_over_in_silence() -> None:
+    state = nav(100, 95)
+    settled = replace(state, day=replace(state.day, estimated=False))
+    assert read(settled)[Metric.DAILY_PNL].note == ""
+    # Where nothing may be believed, that is what has to be said.
+    assert read(state, now_ms=NOW + 60_002)[Metric.DAILY_PNL].note == "no trusted mark"
+
+
+def test_velocity_and_streak_are_fed_by_orders_alone() -> None:
+    executions = book(Outcome.OK)
+    executions.upsert(Execution(2, ExecutionKind.CANCEL, NOW - 5, Outcome.OK, NOW + 7))
+    fed = {metric: one.fed_at_ms for metric, one in read(executions=executions).items()}
+    assert fed[Metric.TRADE_VELOCITY] == fed[Metric.CONSECUTIVE_FAILURES] == NOW
+    assert fed[Metric.ERROR_RATE] == NOW + 7
 
 
 def test_a_day_may_be_held_open() -> None:

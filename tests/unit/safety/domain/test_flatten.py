@@ -218,7 +218,7 @@ def test_a_halt_cancels_entries_and_spares_what_protects() -> None:
     ]
     cancelled = ids(orders_to_cancel(orders, HALT, managed={SPOT: D(1)}))
     assert sorted(cancelled) == ["entry", "spot-buy", "stop-entry"]
-    assert "spot-sell" in ids(orders_to_cancel(orders, HALT))
+    assert "spot-sell" in ids(orders_to_cancel(orders, HALT, managed={}))
 
 
 def test_spot_sells_are_spared_only_as_far_as_the_managed_balance_goes_stops_first() -> None:
@@ -269,3 +269,30 @@ def test_whatever_is_no_clean_read_starts_the_proof_anew(spoiler: Observation | 
     proof = FlatProof().observe(seen(0, 10)).observe(spoiler)
     assert proof == FlatProof()
     assert not proof.observe(seen(2000, 2010)).proven
+
+
+def test_a_read_that_began_before_an_intent_ended_proves_nothing_later_either() -> None:
+    first = FlatProof().observe(seen(0, 10))
+    # Something was sent and ended between the reads: the second is a first one again.
+    again = first.observe(seen(2000, 2010, terminal=1500))
+    assert not again.proven
+    assert not again.observe(seen(3009, 3010, terminal=1500)).proven
+    assert again.observe(seen(3010, 3020, terminal=1500)).proven
+    # At the very moment at which the last one ended is early enough.
+    exact = FlatProof().observe(seen(1500, 1510, terminal=1500))
+    assert exact.observe(seen(2510, 2520, terminal=1500)).proven
+
+
+def test_what_is_managed_is_unknown_and_not_zero_while_the_ledger_was_never_read() -> None:
+    unknown = plan_close(held(SPOT, 5), spot(), managed=None)
+    assert (unknown.slices, unknown.dust, unknown.done) == ((), D(0), False)
+    assert "ledger cannot be read" in str(unknown.blocked)
+    assert plan_close(held(PERP, 5), perp(), managed=None).slices == (D(5),)
+    orders = [
+        resting("spot-sell", SPOT, Side.SELL, 1),
+        resting("spot-stop", SPOT, Side.SELL, 9, trigger=True),
+        resting("spot-buy", SPOT, Side.BUY, 1),
+        resting("perp-sell", PERP, Side.SELL, 1),
+    ]
+    assert sorted(ids(orders_to_cancel(orders, HALT))) == ["perp-sell", "spot-buy"]
+    assert len(orders_to_cancel(orders, CLOSE)) == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -28,6 +29,7 @@ from tinywindow.safety.domain.nav import (
     rebaseline,
     trust_of,
 )
+from tinywindow.safety.domain.nav_state import NO_DAY
 from tinywindow.safety.domain.trading_day import DAY_MS, DayRule
 
 CONFIG = NavConfig()
@@ -199,8 +201,36 @@ def test_a_flow_is_refused_until_the_nav_is_seen_above_zero() -> None:
     assert losses(risen, NOON) == (-50, -50)
 
 
-def test_a_flow_is_refused_where_the_mark_itself_shows_a_nav_of_zero_or_less() -> None:
-    assert isinstance(apply_mark(fed(mark(100, NOON)), mark(50, NOON, 60), CONFIG), MarkRefused)
+@pytest.mark.parametrize("flow", [50, 60])
+def test_a_flow_is_refused_where_the_mark_itself_shows_a_nav_of_zero_or_less(flow: int) -> None:
+    assert isinstance(apply_mark(fed(mark(100, NOON)), mark(50, NOON, flow), CONFIG), MarkRefused)
+
+
+def test_a_late_mark_lifts_nothing_that_is_newer_and_not_believed() -> None:
+    state = fed(
+        mark(100, NOON),
+        mark(90, NOON + 2_000, estimated=True),
+        mark(99, NOON + 3_000, estimated=True),
+        mark(100, NOON + 1_000, received_ms=NOON + 4_000),
+    )
+    assert state.nav == 90
+
+
+def test_a_withdrawal_that_is_reported_late_was_no_loss() -> None:
+    state = fed(mark(100, NOON), mark(50, NOON + 2_000))
+    assert state.nav == 50
+    assert fed(mark(50, NOON + 1_000, -50, received_ms=NOON + 3_000), state=state).nav == 100
+
+
+def test_a_rebaseline_is_what_the_next_day_is_measured_from() -> None:
+    state = fed(mark(100, NOON), mark(80, NOON + 1_000))
+    state = replace(state, trusted_nav=Decimal(100))
+    moved = rebaseline(state, NOON + 2_000, CONFIG, daily_pnl=True, drawdown=False)
+    assert isinstance(moved, NavState)
+    assert (moved.trusted_nav, moved.trusted_at_ms) == (80, NOON + 2_000)
+    kept = rebaseline(state, NOON + 2_000, CONFIG, daily_pnl=False, drawdown=True)
+    assert isinstance(kept, NavState)
+    assert (kept.trusted_nav, kept.trusted_at_ms) == (100, NOON + 1_000)
 
 
 def test_a_withdrawal_of_more_than_there_is_is_refused() -> None:
@@ -313,6 +343,22 @@ def test_a_late_mark_takes_the_place_of_an_estimate_only_upward() -> None:
     assert (higher.day.nav, higher.day.estimated) == (120, False)
     lower = fed(mark(80, DAY - 5, received_ms=DAY + 6), state=state)
     assert (lower.day.nav, lower.day.estimated) == (100, True)
+
+
+def test_a_late_mark_close_before_the_opening_ends_the_wait_for_the_days_first() -> None:
+    state = fed(
+        mark(100, DAY - 2 * HOUR),
+        mark(90, DAY + 10_000, estimated=True),
+        mark(95, DAY - 5_000, received_ms=DAY + 20_000),
+        mark(120, DAY + 30_000),
+    )
+    assert state.day.nav == 100
+
+
+def test_at_a_nav_of_zero_all_is_lost_even_where_a_day_has_no_baseline() -> None:
+    state = fed(mark(100, NOON), mark(0, NOON + 1_000))
+    state = replace(state, day=replace(state.day, nav=None), previous=NO_DAY)
+    assert losses(state, NOON + 1_000) == (-100, -100)
 
 
 def test_the_day_opens_on_time_even_before_its_first_mark() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -194,3 +195,38 @@ def test_a_point_remembers_the_marks_that_something_stands_on() -> None:
     assert third.ids.previous == 1
     assert third.ids.peak == 1
     assert NavPoint.from_data(third.to_data()) == third
+
+
+def test_a_day_that_is_not_believed_erases_no_loss_for_an_order() -> None:
+    book = book_of(state_of("100", "90"))
+    later_ms = NOW + 86_400_000
+    held = watch_breaker(book, LIMITS, later_ms, day_may_roll=False)
+    assert held.breach is not None
+    assert held.breach.metric is Metric.DAILY_PNL
+    assert watch_breaker(book, LIMITS, later_ms).breach is None
+
+
+def test_a_peak_or_baseline_that_is_new_stands_on_its_mark() -> None:
+    first = NavPoint().moved(1, NOW, state_of("100"))
+    again = first.moved(2, NOW, first.state)
+    assert again.ids == first.ids
+    higher = first.moved(3, NOW, state_of("100", "110"))
+    assert higher.ids == MarkIds(trusted=3, peak=3, day=1)
+    day = replace(first.state.day, nav=Decimal(105))
+    raised = first.moved(4, NOW, replace(first.state, day=day))
+    assert raised.ids == MarkIds(trusted=1, peak=1, day=4)
+
+
+def test_a_day_that_opens_on_its_own_first_mark_stands_on_it() -> None:
+    first = NavPoint().moved(1, NOW, state_of("100"))
+    day = replace(first.state.day, day=first.state.day.day + 1, nav=Decimal(120))
+    opened = first.moved(2, NOW, replace(first.state, day=day))
+    assert opened.ids == MarkIds(trusted=1, peak=1, day=2, previous=1)
+    day = replace(day, nav=Decimal(100))
+    opened = first.moved(2, NOW, replace(first.state, day=day))
+    assert opened.ids == MarkIds(trusted=1, peak=1, day=1, previous=1)
+
+
+def test_after_a_rebaseline_everything_stands_on_the_newest_mark() -> None:
+    point = NavPoint(7, NOW, state_of("100"), MarkIds(1, 2, 3, 4)).rebased(state_of("50"))
+    assert point == NavPoint(7, NOW, state_of("50"), MarkIds(7, 7, 7, 7))

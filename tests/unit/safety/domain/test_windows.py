@@ -162,6 +162,29 @@ def test_what_cannot_be_kept_is_not_forgotten_silently(monkeypatch: pytest.Monke
     assert not book.overflowed
 
 
+def test_a_reset_that_was_seen_before_makes_no_book_countable_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(windows, "ROWS_MAX", 2)
+    book = ExecutionBook()
+    book.clear_through(3)
+    book.clear_until(NOW)
+    for number in range(4, 8):
+        book.upsert(Execution(number, ORDER, NOW + number, OK))
+    # Every refresh of the book says again how far the last reset reached.
+    book.clear_through(3)
+    book.clear_until(NOW)
+    assert book.overflowed
+
+
+def test_orders_alone_feed_velocity_and_streak() -> None:
+    book = book_of(Execution(1, ORDER, NOW, PENDING))
+    book.upsert(Execution(2, CANCEL, NOW + 9, OK))
+    assert (book.orders_fed_at_ms, book.fed_at_ms) == (NOW, NOW + 9)
+    book.upsert(Execution(1, ORDER, NOW, OK, NOW + 5))
+    assert (book.orders_fed_at_ms, book.fed_at_ms) == (NOW + 5, NOW + 9)
+
+
 def test_a_crowded_book_forgets_what_can_no_longer_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(windows, "CROWDED", 10)
     monkeypatch.setattr(windows, "STREAK_ORDERS", 3)

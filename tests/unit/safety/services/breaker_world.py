@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tinywindow.safety.config import CircuitBreakerConfig
 from tinywindow.safety.ports import Tx
 from tinywindow.safety.services.circuit_breaker import CircuitBreaker
-from tinywindow.safety.services.context import ContextHandle
+from tinywindow.safety.services.context import ContextHandle, open_context
+from tinywindow.safety.services.location import locate
+from tinywindow.safety.services.position_limits import PositionLimitEnforcer
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 
@@ -70,3 +73,22 @@ class World:
             return await context.store.read(lambda tx: dict(tx.book().documents))
         finally:
             await handle.close()
+
+    @asynccontextmanager
+    async def process(
+        self, clock: FakeClock | None = None, **given: object
+    ) -> AsyncIterator[CircuitBreaker]:
+        """A breaker with a store connection and a clock of its own, as another process has."""
+        context = await open_context(locate(self.database))
+        config = CircuitBreakerConfig(**given) if given else None  # type: ignore[arg-type]
+        try:
+            async with CircuitBreaker(
+                None, context, config, clock=self.clock if clock is None else clock
+            ) as breaker:
+                yield breaker
+        finally:
+            if context.users:
+                await context.close()
+
+    def enforcer(self, clock: FakeClock | None = None) -> PositionLimitEnforcer:
+        return PositionLimitEnforcer(self.database, clock=self.clock if clock is None else clock)

@@ -191,11 +191,12 @@ async def test_an_observer_that_slept_through_a_release_looks_again(
     switch: KillSwitch, bell: FakeBell
 ) -> None:
     bell.value = b"CLOSE_POSITIONS"
+    begun = switch._register.clock.now()
     seen = await switch._register.read()
     assert seen.view is not None
     await switch._watch.look()
     await switch.deactivate()
-    assert await switch._watch._merge(seen, seen.view) == ()
+    assert await switch._watch._merge(seen, seen.view, begun) == ()
     assert await standing(switch) == ()
 
 

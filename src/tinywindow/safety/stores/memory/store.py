@@ -9,7 +9,7 @@ from typing import TypeVar
 from tinywindow.safety.domain.book import Book, Changes, DecisionIds, DecisionView, Draft
 from tinywindow.safety.domain.windows import ExecutionKind, Outcome
 from tinywindow.safety.errors import InvariantBroken, StoreUnavailable
-from tinywindow.safety.ports import Tx
+from tinywindow.safety.ports import Clock, Tx
 from tinywindow.safety.stores.memory.tables import Tables
 from tinywindow.safety.stores.memory.tx import MemoryTx
 
@@ -53,9 +53,15 @@ class MemoryDatabase:
 class MemoryStore:
     """Implements `ports.Store` in memory; never busy, and never durable."""
 
-    def __init__(self, database: MemoryDatabase | None = None) -> None:
-        """Open a database in memory; a new one when none is given."""
+    def __init__(
+        self, database: MemoryDatabase | None = None, *, wall: Clock | None = None
+    ) -> None:
+        """Open a database in memory; a new one when none is given.
+
+        With a `wall` clock every audit row tells its time beside the row's own.
+        """
         self.database = MemoryDatabase() if database is None else database
+        self._wall = wall
         self._seen = False
         self._closed = False
 
@@ -107,6 +113,7 @@ class MemoryStore:
             tables = self.database.tables
             tables.undo.begin()
             tx = MemoryTx(tables, self.database.book, read_only=False)
+            tx.wall = self._wall
             try:
                 result = script(tx)
                 # The head counts as a change only where it moved.

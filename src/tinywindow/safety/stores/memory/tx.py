@@ -24,7 +24,9 @@ from tinywindow.safety.domain.records import (
 )
 from tinywindow.safety.domain.windows import Execution, ExecutionKind, Outcome
 from tinywindow.safety.errors import InvariantBroken, StoreUnavailable
+from tinywindow.safety.ports import Clock
 from tinywindow.safety.stores.memory.tables import Tables
+from tinywindow.safety.stores.wall_time import stamped
 
 __all__ = ["MemoryTx"]
 
@@ -36,12 +38,10 @@ def _ms(moment: datetime) -> int:
     return (moment - _EPOCH) // _MS
 
 
-def _to_ms_grid(moment: datetime | None) -> datetime | None:
-    return None if moment is None else _EPOCH + _ms(moment) * _MS
-
-
 class MemoryTx:
     """Implements `ports.Tx`."""
+
+    wall: Clock | None = None
 
     def __init__(self, tables: Tables, book: Book, *, read_only: bool) -> None:
         self._tables = tables
@@ -104,7 +104,7 @@ class MemoryTx:
         kept = replace(
             latch,
             activated_at=_EPOCH + _ms(latch.activated_at) * _MS,
-            released_at=_to_ms_grid(latch.released_at),
+            released_at=latch.released_at and _EPOCH + _ms(latch.released_at) * _MS,
         )
         self._tables.latches.put(latch.id, kept)
         if latch.standing:
@@ -229,10 +229,11 @@ class MemoryTx:
         self._tables.marks.put(mark_id, replace(mark, id=mark_id))
         return mark_id
 
-    def marks(self, *, since_ms: int, limit: int) -> tuple[MarkRecord, ...]:
-        """Marks received at or after `since_ms`, oldest first."""
+    def marks(self, *, since_ms: int, limit: int, after_id: int = 0) -> tuple[MarkRecord, ...]:
+        """Marks after `after_id` that were received at or after `since_ms`, oldest first."""
         marks = self._tables.marks.rows.values()
-        return tuple(mark for mark in marks if mark.received_ms >= since_ms)[:limit]
+        found = (mark for mark in marks if mark.id > after_id and mark.received_ms >= since_ms)
+        return tuple(found)[:limit]
 
     def newest_mark_ms(self) -> int | None:
         """When the newest mark was received, or None."""
@@ -290,7 +291,7 @@ class MemoryTx:
 
     def audit(self, draft: AuditDraft) -> None:
         """Append a row to the chain, in this transaction."""
-        self._append(seal(draft))
+        self._append(seal(stamped(draft, self.wall)))
 
     def _append(self, sealed: SealedDraft) -> None:
         self._writing()
@@ -318,7 +319,7 @@ class MemoryTx:
         self._writing()
         known = draft.id in self._tables.audit_ids.rows or draft.id in self._tables.outbox.rows
         if not known:
-            self._tables.outbox.put(draft.id, seal(draft))
+            self._tables.outbox.put(draft.id, seal(stamped(draft, self.wall)))
 
     def drain_outbox(self) -> int:
         """Append what waits in the outbox to the chain; returns how many rows."""

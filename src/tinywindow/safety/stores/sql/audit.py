@@ -17,10 +17,12 @@ from tinywindow.safety.domain.audit import (
     seal,
 )
 from tinywindow.safety.errors import StoreUnavailable
+from tinywindow.safety.ports import Clock
 from tinywindow.safety.stores import schema
 from tinywindow.safety.stores.sql.engine import Row
 from tinywindow.safety.stores.sql.part import Part, as_int, as_text_or_none, first
 from tinywindow.safety.stores.sql.rows import Writer
+from tinywindow.safety.stores.wall_time import stamped
 
 __all__ = ["AuditPart"]
 
@@ -88,11 +90,16 @@ def sealed_from_outbox(text: str) -> SealedDraft:
 
 
 class AuditPart(Part):
-    """The part of a transaction that appends to the audit log."""
+    """The part of a transaction that appends to the audit log.
+
+    `wall` is set where rows tell the wall's time beside the market's.
+    """
+
+    wall: Clock | None = None
 
     def audit(self, draft: AuditDraft) -> None:
         """Append a row to the chain, in this transaction."""
-        self._append(seal(draft))
+        self._append(seal(stamped(draft, self.wall)))
 
     def _append(self, sealed: SealedDraft) -> None:
         seq = self._head.audit_seq + 1
@@ -118,7 +125,7 @@ class AuditPart(Part):
 
     def outbox(self, draft: AuditDraft) -> None:
         """Leave a row to follow, exactly once by its id: what a stop uses."""
-        sealed = seal(draft)
+        sealed = seal(stamped(draft, self.wall))
         if self._known(sealed.id):
             return
         self._db.insert(_OUTBOX_ADD, {"p_id": sealed.id, "p_draft": sealed.body})

@@ -26,7 +26,14 @@ from tinywindow.safety.stores.sql.part import (
 )
 from tinywindow.safety.stores.sql.rows import Writer
 
-__all__ = ["LedgerPart", "decision_spent", "read_hold", "read_holds", "read_positions"]
+__all__ = [
+    "LedgerPart",
+    "decision_spent",
+    "order_row",
+    "read_hold",
+    "read_holds",
+    "read_positions",
+]
 
 _O = schema.orders.c
 _P = schema.positions.c
@@ -120,6 +127,33 @@ def _position(row: Row) -> Position:
     )
 
 
+def order_row(hold: Hold, *, version: int) -> dict[str, object]:
+    """The columns of a reservation that changes at `version`."""
+    return {
+        "client_order_id": hold.client_order_id,
+        "venue": hold.key.venue,
+        "account": hold.key.account,
+        "symbol": hold.key.symbol,
+        "leg": hold.key.leg,
+        "side": hold.side.value,
+        "type": hold.type.value,
+        "amount": plain(hold.amount),
+        "price": None if hold.price is None else plain(hold.price),
+        "state": hold.state.value,
+        "created_ms": hold.created_ms,
+        "filled": plain(hold.filled),
+        "average_price": None if hold.average_price is None else plain(hold.average_price),
+        "fee": plain(hold.fee),
+        "intent_ms": hold.intent_ms,
+        "reduces": int(hold.reduces),
+        "reduce_only": int(hold.reduce_only),
+        "decision_id": hold.decision_id,
+        "agent_id": hold.agent_id,
+        "flatten": int(hold.flatten),
+        "version": version,
+    }
+
+
 class LedgerPart(Part):
     """The part of a transaction that holds reservations, positions and prices."""
 
@@ -129,38 +163,13 @@ class LedgerPart(Part):
 
     def put_hold(self, hold: Hold) -> None:
         """Insert or replace a reservation."""
-        _ORDERS.put(self._db, self._order_row(hold))
+        _ORDERS.put(self._db, order_row(hold, version=self._touch()))
         self._pending.holds.append(hold)
 
     def add_hold(self, hold: Hold) -> None:
         """Insert a reservation whose id must be new."""
-        _ORDERS.add(self._db, self._order_row(hold))
+        _ORDERS.add(self._db, order_row(hold, version=self._touch()))
         self._pending.holds.append(hold)
-
-    def _order_row(self, hold: Hold) -> dict[str, object]:
-        return {
-            "client_order_id": hold.client_order_id,
-            "venue": hold.key.venue,
-            "account": hold.key.account,
-            "symbol": hold.key.symbol,
-            "leg": hold.key.leg,
-            "side": hold.side.value,
-            "type": hold.type.value,
-            "amount": plain(hold.amount),
-            "price": None if hold.price is None else plain(hold.price),
-            "state": hold.state.value,
-            "created_ms": hold.created_ms,
-            "filled": plain(hold.filled),
-            "average_price": None if hold.average_price is None else plain(hold.average_price),
-            "fee": plain(hold.fee),
-            "intent_ms": hold.intent_ms,
-            "reduces": int(hold.reduces),
-            "reduce_only": int(hold.reduce_only),
-            "decision_id": hold.decision_id,
-            "agent_id": hold.agent_id,
-            "flatten": int(hold.flatten),
-            "version": self._touch(),
-        }
 
     def add_fill(self, hold: Hold, *, at_ms: int) -> None:
         """Record a cumulative fill report of `hold`, for history."""

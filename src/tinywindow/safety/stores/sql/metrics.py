@@ -53,7 +53,7 @@ _EXECUTIONS_THAT_COUNT: Final = (
 )
 _MARKS_SINCE: Final = (
     select(*schema.marks.columns)
-    .where(_M.received_ms >= bindparam("p_since"))
+    .where(_M.id > bindparam("p_after"), _M.received_ms >= bindparam("p_since"))
     .order_by(_M.id)
     .limit(bindparam("p_limit"))
 )
@@ -118,9 +118,10 @@ class MetricsPart(Part):
             },
         )
 
-    def marks(self, *, since_ms: int, limit: int) -> tuple[MarkRecord, ...]:
-        """Marks received at or after `since_ms`, oldest first."""
-        rows = self._db.rows(_MARKS_SINCE, {"p_since": since_ms, "p_limit": limit})
+    def marks(self, *, since_ms: int, limit: int, after_id: int = 0) -> tuple[MarkRecord, ...]:
+        """Marks after `after_id` that were received at or after `since_ms`, oldest first."""
+        params = {"p_after": after_id, "p_since": since_ms, "p_limit": limit}
+        rows = self._db.rows(_MARKS_SINCE, params)
         return tuple(_mark(row) for row in rows)
 
     def newest_mark_ms(self) -> int | None:

@@ -24,7 +24,7 @@ from tinywindow.safety.errors import InvariantBroken, StoreUnavailable
 from tinywindow.safety.stores import schema
 from tinywindow.safety.stores.sql.engine import Engine, Row
 
-__all__ = ["Guard", "Part", "Pending", "read_head"]
+__all__ = ["Guard", "Part", "Pending", "head_of", "read_head"]
 
 E = TypeVar("E", bound=Enum)
 
@@ -66,7 +66,12 @@ def read_head(db: Engine) -> Head:
     rows = db.rows(_SELECT_HEAD)
     if len(rows) != 1:
         raise StoreUnavailable("the database has no head row")
-    version, epoch, trading, seq, digest, exposure = rows[0]
+    return head_of(rows[0])
+
+
+def head_of(row: Row) -> Head:
+    """The head from its columns."""
+    version, epoch, trading, seq, digest, exposure = row
     return Head(
         as_int(version),
         as_int(epoch),

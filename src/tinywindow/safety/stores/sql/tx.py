@@ -22,7 +22,7 @@ from tinywindow.safety.stores.sql.metrics import MetricsPart, read_executions
 from tinywindow.safety.stores.sql.part import read_head
 from tinywindow.safety.stores.sql.stops import StopsPart, read_latches, read_trip
 
-__all__ = ["SqlTx", "catch_up", "commit_draft", "view_of"]
+__all__ = ["SqlTx", "catch_up", "commit_draft", "read_changes", "view_of", "went_back"]
 
 T = TypeVar("T")
 
@@ -38,18 +38,18 @@ def catch_up(db: Engine, cached: Book | None) -> tuple[Book, Changes | None]:
     transaction, so that head and rows are of one moment.
     """
     head = read_head(db)
-    if cached is None or _went_back(cached.head, head):
+    if cached is None or went_back(cached.head, head):
         book = Book(head)
-        book.apply(_changes(db, head, since=None))
+        book.apply(read_changes(db, head, since=None))
         return book, None
     if cached.head == head:
         return cached, None
     if cached.head.version == head.version:
         return cached, Changes(head=head)
-    return cached, _changes(db, head, since=cached.head.version)
+    return cached, read_changes(db, head, since=cached.head.version)
 
 
-def _went_back(known: Head, found: Head) -> bool:
+def went_back(known: Head, found: Head) -> bool:
     """Whether the database is an older one, restored from a backup, or another one altogether."""
     return (
         found.version < known.version
@@ -59,7 +59,8 @@ def _went_back(known: Head, found: Head) -> bool:
     )
 
 
-def _changes(db: Engine, head: Head, *, since: int | None) -> Changes:
+def read_changes(db: Engine, head: Head, *, since: int | None) -> Changes:
+    """What changed after version `since`, and the stops; everything when it is None."""
     trip = read_trip(db)
     return Changes(
         head=head,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from tinywindow.safety.stores.pg.ddl import POSTGRES_DDL
 from tinywindow.safety.stores.schema import AUDIT_TRIGGERS_SQLITE
 
 revision = "0001"
@@ -42,9 +43,13 @@ def upgrade() -> None:
             " VALUES (1, 0, 0, 'RUNNING', 0, :genesis, 0)"
         ).bindparams(genesis="0" * 64)
     )
-    if op.get_bind().dialect.name == "sqlite":
+    connection = op.get_bind()
+    if connection.dialect.name == "sqlite":
         for trigger in AUDIT_TRIGGERS_SQLITE:
             op.execute(sa.text(trigger))
+    else:
+        for statement in POSTGRES_DDL:
+            connection.exec_driver_sql(statement)
 
 
 def _audit_log() -> None:

@@ -1,0 +1,1 @@
+"""What PostgreSQL needs beside the one implementation over an SQL engine."""

@@ -1,0 +1,59 @@
+"""What a session is set to, and how its transactions begin.
+
+Every wait at the server is bounded: for the lock, for a statement, for a client that is silent
+in the middle of a transaction, and for one that has vanished.
+"""
+
+from __future__ import annotations
+
+from typing import Final, LiteralString
+
+from tinywindow.safety.stores.pg.ddl import TURN_KEY
+
+__all__ = ["ORDER", "READER", "READING", "SCRIPT", "WRITER"]
+
+_HEAD: Final[LiteralString] = (
+    "SELECT version, stop_epoch, trading, audit_seq, audit_hash, exposure_micros"
+    " FROM head WHERE id = 1"
+)
+_TURN: Final[LiteralString] = f"SELECT pg_advisory_xact_lock({TURN_KEY})"
+_BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
+
+
+def _lasting(ms: LiteralString, local: LiteralString) -> LiteralString:
+    # PostgreSQL 17 and later: bounds a client, too, that vanishes in the middle of a message.
+    return (
+        f"SELECT set_config('transaction_timeout', '{ms}', {local})"
+        " WHERE current_setting('transaction_timeout', true) IS NOT NULL"
+    )
+
+
+ORDER: Final[LiteralString] = f"{_BEGIN}; {_TURN}; {_HEAD} FOR UPDATE"
+"""Begins a transaction, takes the turn and then the head row, and gives the head.
+
+Both are held until the transaction ends. What is read afterwards is read by new statements, which
+see everything that was committed while these waited. The bounds are the session's: whoever stops
+in the middle of an order holds up the others for a quarter of a second.
+"""
+SCRIPT: Final[LiteralString] = (
+    f"{_BEGIN}; SELECT set_config('lock_timeout', '1000', true),"
+    " set_config('statement_timeout', '2000', true),"
+    " set_config('idle_in_transaction_session_timeout', '1000', true);"
+    f" {_lasting('10000', 'true')}; {_TURN}; {_HEAD} FOR UPDATE"
+)
+"""The same for what is no order: a stop waits for its turn rather than being refused."""
+READING: Final[LiteralString] = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_HEAD}"
+"""Begins a transaction that only reads, on one snapshot, and gives its head."""
+
+WRITER: Final[LiteralString] = (
+    "SET lock_timeout = 200; SET statement_timeout = 250;"
+    " SET idle_in_transaction_session_timeout = 250;"
+    " SET default_transaction_isolation = 'read committed'; SET jit = off;"
+    " SET tcp_keepalives_idle = 1; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 2;"
+    f" {_lasting('1000', 'false')}"
+)
+"""A writer's session; times are in milliseconds, those of TCP in seconds."""
+READER: Final[LiteralString] = (
+    "SET statement_timeout = 9000; SET idle_in_transaction_session_timeout = 30000; SET jit = off"
+)
+"""A reader's session: it blocks nobody, and may read long."""

@@ -1,0 +1,77 @@
+"""Whether any process committed: a thread that polls the head row, so that no loop has to."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+import psycopg
+
+from tinywindow.safety.domain.records import Head
+from tinywindow.safety.errors import ConfigurationError, StoreUnavailable
+from tinywindow.safety.stores.pg.link import Link
+
+__all__ = ["POLL_INTERVAL_S", "HeadWatch", "token_of"]
+
+POLL_INTERVAL_S: Final = 0.02
+"""How often the head is read; with the read itself, a commit is seen within 50 ms."""
+RETRY_INTERVAL_S: Final = 0.2
+"""How often a database that is away is tried again."""
+UNKNOWN: Final = -1
+
+_POLL: Final = "SELECT version + stop_epoch + audit_seq FROM head WHERE id = 1"
+
+
+def token_of(head: Head) -> int:
+    """A number that moves with every commit that the book or the audit log shows."""
+    return head.version + head.stop_epoch + head.audit_seq
+
+
+class HeadWatch:
+    """The newest token; its thread starts with the first question."""
+
+    def __init__(self, link: Link, token: int) -> None:
+        self._link = link
+        self._token = token
+        self._writes = 0
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def token(self) -> int:
+        """The newest token known; -1 when the database is away or the watch has ended."""
+        if self._ended.is_set():
+            return UNKNOWN
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._poll, name="tinywindow-head-watch", daemon=True
+            )
+            self._thread.start()
+        return self._token
+
+    def committed(self, head: Head) -> None:
+        """Take on a commit of this store's own, without waiting for the next poll."""
+        with self._lock:
+            self._writes += 1
+            self._token = token_of(head)
+
+    def _poll(self) -> None:
+        pause = POLL_INTERVAL_S
+        while not self._ended.wait(pause):
+            before = self._writes
+            try:
+                row = self._link.get().execute(_POLL).fetchone()
+                token = UNKNOWN if row is None else int(row[0])
+                pause = POLL_INTERVAL_S
+            except (psycopg.Error, StoreUnavailable, ConfigurationError):
+                self._link.drop()
+                token, pause = UNKNOWN, RETRY_INTERVAL_S
+            with self._lock:
+                # An answer from before an own commit would go back behind it.
+                if self._writes == before:
+                    self._token = token
+        self._link.drop()
+
+    def stop(self) -> None:
+        """End the thread; it lets go of its connection by itself."""
+        self._ended.set()

@@ -1,0 +1,370 @@
+"""The store on PostgreSQL: the same transactions, many hosts, and one round trip a decision.
+
+Every writer takes a turn, which the server hands out in order, and then locks the head row; a
+stop takes the same lock, and goes first among its own process's jobs. An order is decided from
+the cached book and committed by compare-and-set: where the book moved on meanwhile, it is
+decided again under the lock, so that nobody starves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from typing import Any, Final, LiteralString, TypeVar
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from tinywindow.safety.domain.book import Book, Changes, DecisionIds, DecisionView, Draft
+from tinywindow.safety.domain.records import Head
+from tinywindow.safety.errors import InvariantBroken, StoreUnavailable
+from tinywindow.safety.ports import Tx
+from tinywindow.safety.stores.pg import decision
+from tinywindow.safety.stores.pg.books import Books, Known, begin, ids_of
+from tinywindow.safety.stores.pg.decision import OneCall, Written
+from tinywindow.safety.stores.pg.engine import PostgresEngine
+from tinywindow.safety.stores.pg.link import BoundedConnection, Link, fault_of, lost
+from tinywindow.safety.stores.pg.sessions import ORDER, READER, READING, SCRIPT, WRITER
+from tinywindow.safety.stores.pg.watch import HeadWatch, token_of
+from tinywindow.safety.stores.schema import SCHEMA_REVISION
+from tinywindow.safety.stores.sql.engine import Engine
+from tinywindow.safety.stores.sql.tx import SqlTx, commit_draft
+from tinywindow.safety.stores.ticket import NoTurn
+from tinywindow.safety.stores.worker import Worker
+
+__all__ = ["DECISION_TIMEOUT_S", "PostgresStore"]
+
+T = TypeVar("T")
+E = TypeVar("E")
+
+DECISION_TIMEOUT_S: Final = 0.3
+"""How long an order waits behind others of its process before it is answered `LEDGER_BUSY`; at
+the database it then waits for at most 0.2 s."""
+SCRIPT_TIMEOUT_S: Final = 5.0
+"""How long what is no order waits for its turn."""
+CLOSE_TIMEOUT_S: Final = 5.0
+"""How long closing waits for the job that runs; its thread ends by itself afterwards."""
+ORDER_ANSWER_TIMEOUT_S: Final = 1.0
+"""How long an order waits for an answer before its connection counts as lost."""
+SCRIPT_ANSWER_TIMEOUT_S: Final = 3.0
+READ_ANSWER_TIMEOUT_S: Final = 10.0
+
+_REVISION: Final = "SELECT version_num FROM alembic_version"
+_ROW_STANDS: Final = "SELECT 1 FROM audit_log WHERE id = %s"
+_MARK_STANDS: Final = "SELECT 1 FROM writer_marks WHERE writer = %s AND mark = %s"
+_MARK: Final = "INSERT INTO writer_marks (writer, mark) VALUES"
+_MARK_MOVES: Final = "ON CONFLICT (writer) DO UPDATE SET mark = EXCLUDED.mark, at = now()"
+_FORGET_OLD_MARKS: Final = "DELETE FROM writer_marks WHERE at < now() - interval '7 days'"
+_FORGET_MARK: Final = "DELETE FROM writer_marks WHERE writer = %s"
+
+
+class PostgresStore:
+    """Implements `ports.Store` on one PostgreSQL database."""
+
+    def __init__(self, url: str, *, require_durable: bool = True) -> None:
+        """Connect to a database whose schema is up to date; see `open`."""
+
+        def link(purpose: str, settings: LiteralString) -> Link:
+            return Link(url, purpose, settings=settings, require_durable=require_durable)
+
+        self._writing = link("writer", WRITER)
+        self._reading = link("reader", READER)
+        self._reading.answer_timeout_s = READ_ANSWER_TIMEOUT_S
+        self._name = secrets.token_hex(16)
+        self._mark = 0
+        try:
+            head = self._checked()
+        except BaseException:
+            self._writing.drop()
+            raise
+        self._books = Books()
+        self._watch = HeadWatch(link("watch", READER), token_of(head))
+        # Whether nobody else seems to write: then a decision goes straight to its commit.
+        self._alone = True
+        self._closed = False
+        self._writes = Worker("tinywindow-writer", turn=NoTurn(), on_stop=self._close_writer)
+        self._reads = Worker("tinywindow-reader", turn=NoTurn(), on_stop=self._reading.drop)
+
+    def _checked(self) -> Head:
+        """Make sure that the database is at our revision, and read its head."""
+        connection = self._writing.get()
+        try:
+            row = connection.execute(_REVISION).fetchone()
+            found = None if row is None else row[0]
+        except psycopg.errors.UndefinedTable:
+            found = None
+        except psycopg.Error as error:
+            raise fault_of(error) from error
+        if found != SCHEMA_REVISION:
+            has = "no schema" if found is None else f"schema revision {found}"
+            raise StoreUnavailable(
+                f"the database has {has}, and revision {SCHEMA_REVISION} is needed: run "
+                "`tinywindow db upgrade` as the owner of its tables, or a newer TinyWindow where "
+                "the revision is newer"
+            )
+        try:
+            connection.execute(_FORGET_OLD_MARKS)
+            head = begin(connection, READING, None, _nothing).book.head
+            connection.execute("COMMIT")
+        except psycopg.Error as error:
+            raise fault_of(error) from error
+        return head
+
+    @classmethod
+    async def open(cls, url: str, *, require_durable: bool = True) -> PostgresStore:
+        """Connect, and make sure that the schema is the newest and commits are durable.
+
+        `require_durable=False` is for tests on servers that do not sync.
+
+        Raises:
+            StoreUnavailable: it cannot be reached, or `tinywindow db upgrade` has yet to run.
+            ConfigurationError: the server may lose what it says it committed.
+        """
+        return await asyncio.to_thread(cls, url, require_durable=require_durable)
+
+    async def decide(self, ids: DecisionIds, propose: Callable[[DecisionView], Draft[T]]) -> T:
+        """Take the order's way: one thread hop, and one round trip where nobody else writes."""
+        return await self._writes.run(
+            lambda: self._job(lambda: self._decide(ids, propose), ORDER_ANSWER_TIMEOUT_S),
+            timeout_s=DECISION_TIMEOUT_S,
+        )
+
+    async def transact(self, script: Callable[[Tx], T], *, stop: bool = False) -> T:
+        """Run a script in one write transaction; a stop goes before waiting orders."""
+        return await self._writes.run(
+            lambda: self._job(lambda: self._transact(script), SCRIPT_ANSWER_TIMEOUT_S),
+            timeout_s=SCRIPT_TIMEOUT_S,
+            first=stop,
+        )
+
+    async def read(self, script: Callable[[Tx], T]) -> T:
+        """Run a script that only reads, on a snapshot, without waiting for writers."""
+        return await self._reads.run(lambda: self._read(script), timeout_s=SCRIPT_TIMEOUT_S)
+
+    def peek(self, look: Callable[[Book | None], T]) -> T:
+        """Look at the newest cached book without I/O; None before the first transaction."""
+        return self._books.peek(look)
+
+    def change_token(self) -> int:
+        """A number that changes within 50 ms of any process's commit; without I/O."""
+        return self._watch.token()
+
+    async def close(self) -> None:
+        """Let go of connections and threads; the job that runs ends first, others are refused."""
+        if self._closed:
+            return
+        self._closed = True
+        self._writes.stop()
+        self._reads.stop()
+        self._watch.stop()
+        await self._writes.ended(timeout_s=CLOSE_TIMEOUT_S)
+        await self._reads.ended(timeout_s=CLOSE_TIMEOUT_S)
+
+    def _close_writer(self) -> None:
+        connection = self._writing.current
+        if connection is not None and not connection.closed and self._mark:
+            try:
+                connection.execute(_FORGET_MARK, (self._name,))
+            except psycopg.Error:
+                # It is forgotten with the old ones.
+                self._mark = 0
+        self._writing.drop()
+
+    def _job(self, work: Callable[[], T], answer_timeout_s: float) -> T:
+        """Run a job on the writer's connection, and turn the driver's faults into ours."""
+        self._writing.answer_timeout_s = answer_timeout_s
+        connection = self._writing.current
+        if connection is not None:
+            connection.answer_timeout_s = answer_timeout_s
+        try:
+            return work()
+        except psycopg.Error as error:
+            self._books.forget_writers()
+            if lost(error, self._writing.current):
+                self._writing.drop()
+            raise fault_of(error) from error
+        except BaseException:
+            self._books.forget_writers()
+            raise
+
+    def _decide(self, ids: DecisionIds, propose: Callable[[DecisionView], Draft[T]]) -> T:
+        book = self._books.writers
+        if self._alone and book is not None:
+            known = book.holds.get(ids.client_order_id)
+            draft = propose(DecisionView(book, known, decision_spent=False))
+            if self._straight(book, ids, draft, known=known is not None):
+                return draft.result
+
+        return self._decide_under_lock(ids, propose)
+
+    def _decide_under_lock(
+        self, ids: DecisionIds, propose: Callable[[DecisionView], Draft[T]]
+    ) -> T:
+        """Decide again where nobody else can write: nobody loses this race for ever."""
+
+        def script(tx: SqlTx, found: Known) -> tuple[T, Written]:
+            draft = propose(DecisionView(tx.book(), found.hold, found.spent))
+            known = found.hold is not None
+            if found.attempted or not decision.fits(ids, draft, known=known):
+                commit_draft(tx, draft, known=known)
+                return draft.result, tx.finish()
+            # What the decision's id stands for was seen under the lock.
+            seen = DecisionIds(ids.client_order_id)
+            params = decision.parameters(tx.book().head, seen, draft, known=known)
+            return draft.result, OneCall(draft, params)
+
+        return self._transaction(ORDER, ids_of(ids), script)
+
+    def _straight(self, book: Book, ids: DecisionIds, draft: Draft[Any], *, known: bool) -> bool:
+        """Commit what was decided from the cached book, if it is still the newest.
+
+        False when it is not, or when the draft needs more than one call: nothing was written.
+        """
+        writes = draft.hold is not None or bool(draft.audit)
+        if not decision.fits(ids, draft, known=known) or (writes and not draft.audit):
+            # Without a row there would be nothing to look for after a lost answer.
+            return False
+        params = decision.parameters(book.head, ids, draft, known=known)
+        connection = self._writing.get()
+        try:
+            answer = connection.execute(decision.DECIDE, params).fetchone()
+        except psycopg.Error as error:
+            if error.sqlstate == decision.ATTEMPTED_STATE:
+                return False
+            if not writes or not lost(error, connection):
+                raise
+            row_id = draft.audit[0].id
+            self._told_after_loss(error, lambda c: c.execute(_ROW_STANDS, (row_id,)).fetchone())
+            return True
+        if answer is None or answer[0] != "DONE":
+            self._alone = answer is None or answer[0] != "MOVED"
+            return False
+        self._committed(book, decision.taken_on(book.head, draft, answer))
+        return True
+
+    def _told_after_loss(
+        self, error: psycopg.Error, ask: Callable[[BoundedConnection], object]
+    ) -> None:
+        """Find out whether a commit stands whose answer was lost; returns when it does.
+
+        Raises:
+            StoreUnavailable: it does not stand, or nobody can say whether it does.
+        """
+        self._books.forget_writers()
+        stands = self._writing.after_loss(lambda connection: ask(connection) is not None)
+        if stands is None:
+            raise StoreUnavailable(
+                "the connection was lost at the commit, and nobody can say yet whether it stands"
+            ) from error
+        if not stands:
+            raise StoreUnavailable(
+                "the connection was lost before the commit; nothing was written"
+            ) from error
+
+    def _transact(self, script: Callable[[Tx], T]) -> T:
+        def run(tx: SqlTx, _: None) -> tuple[T, Written]:
+            result = script(tx)
+            return result, tx.finish()
+
+        return self._transaction(SCRIPT, _nothing, run)
+
+    def _transaction(
+        self,
+        beginning: LiteralString,
+        look: Callable[[Engine], E],
+        script: Callable[[SqlTx, E], tuple[T, Written]],
+    ) -> T:
+        """Run a script under the head's lock and commit it."""
+        connection = self._writing.get()
+        try:
+            begun = begin(connection, beginning, self._books.writers, look)
+            # Whoever finds the book as it was has nobody beside it, and may go straight again.
+            self._alone = not begun.moved
+            self._books.written(begun.book, begun.changes)
+            tx = SqlTx(PostgresEngine(connection), begun.book)
+            result, written = script(tx, begun.found)
+            changes = self._commit(connection, begun.book.head, written)
+        except BaseException:
+            _roll_back(connection, self._writing)
+            raise
+        if changes is not None:
+            self._committed(begun.book, changes)
+        return result
+
+    def _commit(
+        self, connection: BoundedConnection, head: Head, written: Written
+    ) -> Changes | None:
+        """Commit with this writer's mark, by which it can be told later whether it stands.
+
+        None when it stands, but its answer was lost; then the book is forgotten.
+        """
+        self._mark += 1
+        mark = self._mark
+        cursor = psycopg.ClientCursor(connection)
+        # In one message, and the mark is our own name and number.
+        text = f"{_MARK} ('{self._name}', {mark}) {_MARK_MOVES}; COMMIT"
+        try:
+            if isinstance(written, OneCall):
+                cursor.execute(f"{decision.DECIDE}; {text}", written.parameters)
+                cursor.set_result(0)
+            else:
+                cursor.execute(text)
+        except psycopg.Error as error:
+            if not lost(error, connection):
+                raise
+            self._told_after_loss(
+                error, lambda c: c.execute(_MARK_STANDS, (self._name, mark)).fetchone()
+            )
+            return None
+        if not isinstance(written, OneCall):
+            return written
+        row = cursor.fetchone()
+        if row is None or row[0] != "DONE":
+            raise InvariantBroken("the database moved under its lock")
+        return decision.taken_on(head, written.draft, row)
+
+    def _committed(self, book: Book, changes: Changes) -> None:
+        # After a lost answer the books were forgotten, and this one is let go.
+        if self._books.writers is book:
+            self._books.written(book, changes)
+        self._watch.committed(changes.head)
+
+    def _read(self, script: Callable[[Tx], T]) -> T:
+        try:
+            connection = self._reading.get()
+            try:
+                begun = begin(connection, READING, self._books.readers, _nothing)
+                self._books.read(begun.book, begun.changes)
+                result = script(SqlTx(PostgresEngine(connection), begun.book))
+                # Nothing was written; a rollback would also undo what is prepared.
+                connection.execute("COMMIT")
+            except BaseException:
+                _roll_back(connection, self._reading)
+                raise
+        except psycopg.Error as error:
+            self._books.forget_readers()
+            if lost(error, self._reading.current):
+                self._reading.drop()
+            raise fault_of(error) from error
+        except BaseException:
+            self._books.forget_readers()
+            raise
+        return result
+
+
+def _nothing(_: Engine) -> Any:  # noqa: ANN401 - there is nothing to look for
+    return None
+
+
+def _roll_back(connection: BoundedConnection, link: Link) -> None:
+    """End the transaction at hand; a connection on which that fails is given up."""
+    try:
+        if connection.info.transaction_status is not TransactionStatus.IDLE:
+            connection.execute("ROLLBACK")
+        # At a rollback the driver forgets what it has prepared, and has the server forget it with
+        # its next statement; what we have prepared would go at a moment of its choice.
+        connection.prepared.clear()
+        connection.execute("DEALLOCATE ALL", prepare=False)
+    except psycopg.Error:
+        link.drop()

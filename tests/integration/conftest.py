@@ -1,0 +1,7 @@
+"""Servers that are started for whoever asks."""
+
+from __future__ import annotations
+
+from postgres import durable_postgres_server, durable_url, postgres_server, postgres_url
+
+__all__ = ["durable_postgres_server", "durable_url", "postgres_server", "postgres_url"]
