@@ -1,4 +1,4 @@
-"""Every snippet of the user's page runs as it stands there, but for the objects it takes as given."""
+"""Every snippet of the user's page runs as it stands, but for the objects it takes as given."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tinywindow.safety import (
 )
 from tinywindow.testing import ScriptedExchange
 
-CIRCUIT_BREAKER = '''
+CIRCUIT_BREAKER = """
 from tinywindow.safety import CircuitBreaker
 
 # Initialize with Redis for state persistence
@@ -37,9 +37,9 @@ if circuit_breaker.is_halted:
 
 # Manual reset (requires confirmation)
 circuit_breaker.reset()
-'''
+"""
 
-CONFIGURATION = '''
+CONFIGURATION = """
 config = CircuitBreakerConfig(
     daily_loss_limit=-10.0,  # Percentage
     drawdown_limit=-15.0,     # Percentage
@@ -47,9 +47,9 @@ config = CircuitBreakerConfig(
     error_rate_limit=10.0,    # Percentage
     consecutive_failure_limit=5,
 )
-'''
+"""
 
-KILL_SWITCH = '''
+KILL_SWITCH = """
 from tinywindow.safety import KillSwitch, KillSwitchMode
 
 kill_switch = KillSwitch(redis_client, exchanges, db_connection)
@@ -73,9 +73,9 @@ if await kill_switch.is_active():
 
 # Deactivate
 await kill_switch.deactivate()
-'''
+"""
 
-POSITION_LIMITS = '''
+POSITION_LIMITS = """
 from tinywindow.safety import PositionLimitEnforcer
 
 enforcer = PositionLimitEnforcer(db_connection)
@@ -88,9 +88,9 @@ if not result.allowed:
 else:
     # Proceed with execution
     pass
-'''
+"""
 
-VALIDATION = '''
+VALIDATION = """
 from tinywindow.safety import OrderValidator, PromptSanitizer
 
 # Validate order
@@ -103,7 +103,7 @@ if not result.is_valid:
 # Sanitize prompt
 sanitizer = PromptSanitizer()
 safe_prompt = sanitizer.sanitize(user_input)
-'''
+"""
 
 
 async def run_snippet(source: str, given: Mapping[str, object]) -> dict[str, object]:
@@ -224,7 +224,7 @@ class Orchestrator:
     # In trading loop
     async def run(self) -> None:
         # Start circuit breaker monitor
-        asyncio.create_task(run_circuit_breaker_monitor(self.circuit_breaker))
+        asyncio.create_task(run_circuit_breaker_monitor(self.circuit_breaker))  # noqa: RUF006 - the page's own line
 
         while True:
             # Check kill switch

@@ -22,6 +22,7 @@ from tinywindow.safety.config.rules import Number, Wrong
 from tinywindow.safety.config.section import Explained, Section
 from tinywindow.safety.domain.text import exact_text
 from tinywindow.safety.errors import ConfigurationError
+from tinywindow.safety.stores.pg.address import POSTGRES_SCHEMES
 
 __all__ = [
     "DATABASE_FILE",
@@ -162,7 +163,7 @@ class Settings(Section):
     data_dir: Annotated[Path, PlainValidator(_folder)] = Field(default_factory=_default_data_dir)
     database: Annotated[
         str | None,
-        PlainValidator(_url("sqlite", "sqlite+aiosqlite", "postgresql", "postgresql+asyncpg")),
+        PlainValidator(_url("sqlite", "sqlite+aiosqlite", *POSTGRES_SCHEMES)),
     ] = Field(default=None, repr=False)
     redis: Annotated[str | None, PlainValidator(_url(*_REDIS_SCHEMES))] = Field(
         default=None, repr=False

@@ -82,9 +82,13 @@ async def test_torn_pages_are_unavailable(sqlite_world: World) -> None:
     with sqlite_world.path.open("r+b") as file:
         file.seek(4096)
         file.write(b"\xff" * (size - 4096))
-    with pytest.raises(StoreUnavailable):
+
+    async def look() -> None:
         damaged = await sqlite_world.open()
         await damaged.read(lambda tx: tx.head())
+
+    with pytest.raises(StoreUnavailable):
+        await look()
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,24 @@
-"""Turns at an SQLite file: bounded waits, stops first, and no job that runs after it was given up."""
+"""Turns at an SQLite file: bounded waits, stops first, no job that runs after it was given up."""
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
 import os
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from store_worlds import World, hold, latch, raw
 
 from tinywindow.safety.domain.book import DecisionIds, Draft
 from tinywindow.safety.errors import LedgerBusy, StoreUnavailable
+from tinywindow.safety.ports import Tx
 from tinywindow.safety.stores import sqlite, worker
+from tinywindow.safety.stores.sqlite import SqliteStore
 from tinywindow.safety.stores.ticket import ticket_path
 
 
@@ -179,6 +183,49 @@ async def test_a_program_that_takes_no_ticket_makes_us_busy_not_wrong(sqlite_wor
     other.close()
     await store.transact(lambda tx: tx.put_document("a", "2"))
     assert await store.read(lambda tx: tx.document("a")) == "2"
+
+
+@pytest.mark.parametrize("inline", [False, True])
+async def test_nothing_is_left_beside_the_file_after_closing(tmp_path: Path, inline: bool) -> None:
+    """The file alone is whole, for whoever copies it; the turn's file is empty and stays."""
+    path = tmp_path / "world.db"
+    for number in range(10):
+        store = await SqliteStore.open(path, inline=inline)
+        await asyncio.gather(
+            store.transact(lambda tx, n=number: tx.put_document("a", str(n))),
+            store.read(lambda tx: tx.head()),
+        )
+        await store.close()
+        assert sorted(tmp_path.glob("world.db*")) == [path, ticket_path(path)]
+    copy = tmp_path / "copy.db"
+    copy.write_bytes(path.read_bytes())
+    copied = await SqliteStore.open(copy, inline=inline)
+    assert await copied.read(lambda tx: tx.document("a")) == "9"
+    await copied.close()
+
+
+async def test_the_writer_closes_after_a_reader_that_takes_its_time(sqlite_world: World) -> None:
+    store = await sqlite_world.open()
+    assert isinstance(store, SqliteStore)
+    open_at_the_end: list[bool] = []
+
+    def slow(tx: Tx) -> None:
+        tx.head()
+        time.sleep(0.1)
+        open_at_the_end.append(store._writer.total_changes >= 0)
+
+    await store.transact(lambda tx: tx.put_document("a", "1"))
+    reading = asyncio.ensure_future(store.read(slow))
+    await asyncio.sleep(0.03)
+    await store.close()
+    await reading
+    assert open_at_the_end == [True]
+    with pytest.raises(sqlite3.ProgrammingError):
+        store._writer.execute("SELECT 1")
+    assert sorted(sqlite_world.path.parent.glob("world.db*")) == [
+        sqlite_world.path,
+        ticket_path(sqlite_world.path),
+    ]
 
 
 def test_a_loop_that_ended_leaves_the_thread_alive(sqlite_world: World) -> None:

@@ -107,7 +107,7 @@ async def test_sums_are_guarded_for_entries_only(store: Store) -> None:
     assert (await store.read(lambda tx: tx.head())).exposure_micros == 0
 
 
-@pytest.mark.parametrize(("total", "symbol"), [*itertools.product((0, 500), (0, 100))])
+@pytest.mark.parametrize(("total", "symbol"), [*list(itertools.product((0, 500), (0, 100)))])
 async def test_exactly_at_a_cap_passes(store: Store, total: int, symbol: int) -> None:
     await store.decide(
         DecisionIds("a"), lambda _: draft("a", exposure_micros=total, symbol_micros=symbol)

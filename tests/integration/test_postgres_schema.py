@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,11 +14,11 @@ import pytest
 from pg_drafts import decide
 from pg_writers import query, raw
 from postgres import APPLICATION, OWNER, PostgresServer
-from program import FORKS
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from program import FORKS, tinywindow
 from tinywindow.safety import PositionLimitEnforcer
 from tinywindow.safety.errors import ConfigurationError, StoreUnavailable
 from tinywindow.safety.services.location import default_data_dir, locate
@@ -95,7 +97,7 @@ def test_the_migration_makes_what_the_tables_say(
 
 
 async def test_a_database_without_schema_is_refused_with_the_way_out(empty: str) -> None:
-    with pytest.raises(StoreUnavailable, match="no schema.*tinywindow db upgrade"):
+    with pytest.raises(StoreUnavailable, match=r"no schema.*tinywindow db upgrade"):
         await PostgresStore.open(empty, require_durable=False)
 
 
@@ -201,9 +203,34 @@ def test_a_missing_driver_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_front_door_does_not_load_the_driver() -> None:
-    import subprocess
-
     program = "import sys, tinywindow.safety as s; [getattr(s, n) for n in s.__all__];"
     program += "print('psycopg' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
     assert done.stdout.strip() == "False", done.stderr
+
+
+def _db(*words: str, url: str) -> Any:
+    environ = {**os.environ, "TINYWINDOW_DATABASE": url}
+    return tinywindow("db", *words, "--json", env=environ)
+
+
+def test_the_command_upgrades_and_grants(
+    postgres_server: PostgresServer, tmp_path: Path, empty: str
+) -> None:
+    assert _db("current", url=empty).code == 1
+    for done in (True, False):
+        said = _db("upgrade", "--grant-to", APPLICATION, url=empty)
+        assert said.code == 0, said.err
+        assert said.document["upgraded"] is done
+    assert _db("current", url=empty).document["up_to_date"] is True
+    assert query(empty.replace(OWNER, APPLICATION), "SELECT version FROM head") == [(0,)]
+    assert _db("upgrade", "--grant-to", "a b", url=empty).code == 2
+    assert _db("upgrade", url=empty.replace(OWNER, APPLICATION)).code == 0
+
+
+def test_the_command_shows_no_password(tmp_path: Path) -> None:
+    said = _db("current", url=f"postgresql://u:secretword@/x?host={tmp_path}")
+    assert said.code == 3
+    assert "secretword" not in said.out + said.err

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from tinywindow.cli.output import text
 from tinywindow.cli.session import Exit, Session, session_of
 from tinywindow.safety.errors import ConfigurationError, StoreUnavailable
-from tinywindow.safety.services.location import locate
-from tinywindow.safety.stores.migrate import current_revision, upgrade_sqlite
+from tinywindow.safety.services.location import Location, locate
+from tinywindow.safety.stores.migrate import (
+    current_revision,
+    postgres_revision,
+    upgrade_postgres,
+    upgrade_sqlite,
+)
 from tinywindow.safety.stores.schema import SCHEMA_REVISION
 
 __all__ = ["app"]
@@ -19,19 +25,30 @@ app = typer.Typer(help="The database's schema: which revision it has, and its up
 
 
 @app.command()
-def upgrade(ctx: typer.Context) -> int:
+def upgrade(
+    ctx: typer.Context,
+    grant_to: Annotated[
+        str | None,
+        typer.Option(help="PostgreSQL: the role that the bots use, granted what it needs."),
+    ] = None,
+) -> int:
     """Bring the database to the newest schema; does nothing where it is there already."""
     session = session_of(ctx)
-    path = _file(session)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreUnavailable(f"the folder {path.parent} cannot be made: {error}") from error
-    done = upgrade_sqlite(path)
-    revision = current_revision(path)
-    session.out.document({"database": path, "revision": revision, "upgraded": done})
+    location = _location(session)
+    if location.sqlite_path is None:
+        try:
+            done = upgrade_postgres(location.url, grant_to=grant_to)
+        except ValueError as error:
+            raise ConfigurationError(f"--grant-to: {error}") from error
+    else:
+        if grant_to is not None:
+            raise ConfigurationError("--grant-to: an SQLite file has no roles")
+        done = _upgrade_file(location.sqlite_path)
+    revision = _revision(location)
+    name = _name(session, location)
+    session.out.document({"database": name, "revision": revision, "upgraded": done})
     word = "was brought to" if done else "is at"
-    session.out.say(f"{text(path)} {word} revision {text(revision)}.")
+    session.out.say(f"{text(name)} {word} revision {text(revision)}.")
     return Exit.DONE
 
 
@@ -39,22 +56,41 @@ def upgrade(ctx: typer.Context) -> int:
 def current(ctx: typer.Context) -> int:
     """Show the database's schema revision; exit code 1 when it is not the newest."""
     session = session_of(ctx)
-    path = _file(session)
-    revision = current_revision(path)
+    location = _location(session)
+    revision = _revision(location)
+    name = _name(session, location)
     newest = revision == SCHEMA_REVISION
     session.out.document(
-        {"database": path, "revision": revision, "newest": SCHEMA_REVISION, "up_to_date": newest}
+        {"database": name, "revision": revision, "newest": SCHEMA_REVISION, "up_to_date": newest}
     )
     if revision is None:
-        session.out.say(f"{text(path)} has no schema yet: tinywindow db upgrade makes it.")
+        session.out.say(f"{text(name)} has no schema yet: tinywindow db upgrade makes it.")
     else:
         rest = "the newest" if newest else f"the newest is {SCHEMA_REVISION}"
-        session.out.say(f"{text(path)} is at revision {text(revision)}, {rest}.")
+        session.out.say(f"{text(name)} is at revision {text(revision)}, {rest}.")
     return Exit.DONE if newest else Exit.SAID_NO
 
 
-def _file(session: Session) -> Path:
-    location = locate(session.settings.db_connection, data_dir=session.settings.data_dir)
+def _location(session: Session) -> Location:
+    return locate(session.settings.db_connection, data_dir=session.settings.data_dir)
+
+
+def _upgrade_file(path: Path) -> bool:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreUnavailable(f"the folder {path.parent} cannot be made: {error}") from error
+    return upgrade_sqlite(path)
+
+
+def _revision(location: Location) -> str | None:
     if location.sqlite_path is None:
-        raise ConfigurationError("database: only SQLite files are supported yet")
-    return location.sqlite_path
+        return postgres_revision(location.url)
+    return current_revision(location.sqlite_path)
+
+
+def _name(session: Session, location: Location) -> str:
+    """What the database is called, without the credentials that its URL may hold."""
+    if location.sqlite_path is not None:
+        return str(location.sqlite_path)
+    return session.settings.shown("database") or "the database"

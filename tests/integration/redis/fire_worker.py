@@ -52,9 +52,10 @@ async def main(number: int, database: str, redis_url: str, log: str) -> None:
     bot = Bot(redis_url, Path(database), kill_config(), Stamping(handle), name=f"w{number}")
     fed_s = 0.0
     while True:
-        if number == 0 and time.monotonic() - fed_s > FEED_S:
+        if time.monotonic() - fed_s > FEED_S:
+            # Without a check of its own, a bot's breaker counts as stale after a while.
             with contextlib.suppress(SafetyError):
-                await bot.feed()
+                await (bot.feed() if number == 0 else bot.breaker.check_all_metrics())
             fed_s = time.monotonic()
         sent = len(bot.exchange.sent)
         answer = await bot.order()

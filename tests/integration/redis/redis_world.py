@@ -111,7 +111,12 @@ class Bot:
     async def restart_trading(self) -> None:
         """Release everything and start again, as an operator does."""
         await self.switch.deactivate(reason="test", actor="operator", force=True)
+        # A process that rang again just before the release takes its ring back.
+        await eventually(self._is_clear)
         assert await self.switch.start_trading(actor="operator")
+
+    async def _is_clear(self) -> bool:
+        return not await self.switch.is_active()
 
     async def close(self) -> None:
         await self.limits.close()

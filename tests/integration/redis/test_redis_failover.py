@@ -308,3 +308,41 @@ async def test_a_bot_on_a_replica_refuses(pair: tuple[Valkey, Valkey], tmp_path:
         assert await bot.refused_for() == "STATE_UNKNOWN"
     finally:
         await bot.close()
+
+
+async def test_what_was_seen_without_the_database_is_the_stop_that_others_latched(
+    valkey: Valkey, tmp_path: Path
+) -> None:
+    """A process whose database is slow makes no second stop of one that was released since."""
+    async with bot_on(valkey.url, tmp_path / "t.db") as bot:
+        watch, register = bot.switch._watch, bot.switch._register
+        for value in (b"by hand", None):
+            if value is None:
+                await bot.switch.activate()
+                value = valkey.raw("GET", RING_KEY)  # noqa: PLW2901 - what stands there now
+                assert isinstance(value, bytes)
+            else:
+                valkey.raw("SET", RING_KEY, value.decode())
+                await eventually(bot.latched)
+            await watch._hold_offline(ring_of(value), set())
+            assert any(latch.id.startswith("seen-") for latch in register.local())
+            await bot.restart_trading()
+            assert not await bot.latched()
+            assert not register.local()
+            await bot.feed()
+            await eventually(bot.entry_is_sent)
+
+
+async def test_a_ring_that_could_not_be_checked_is_checked_again(
+    valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bot_on(valkey.url, tmp_path / "t.db") as bot:
+        await bot.switch.activate()
+        known = (await bot.switch.get_status()).latches[-1]
+        await bot.restart_trading()
+        watch, register = bot.switch._watch, bot.switch._register
+        await register.ring(known)
+        watch._unchecked[known.id] = known
+        await eventually(lambda: valkey.raw("EXISTS", RING_KEY) == 0)
+        await eventually(lambda: not watch._unchecked)
+        assert not await bot.latched()

@@ -138,7 +138,7 @@ def _too_small(amount: Decimal, price: Decimal | None, rules: MarketRules, *, wa
 
 def _slices(amount: Decimal, rules: MarketRules) -> tuple[Decimal, ...]:
     largest = amount if rules.amount_max is None else _stepped(rules.amount_max, rules)
-    if largest <= 0 or largest >= amount:
+    if largest <= 0:
         return (amount,)
     slices: list[Decimal] = []
     left = amount
@@ -146,12 +146,13 @@ def _slices(amount: Decimal, rules: MarketRules) -> tuple[Decimal, ...]:
         part = min(left, largest)
         slices.append(part)
         left = EXACT.subtract(left, part)
-    smallest = ZERO if rules.amount_min is None else rules.amount_min
-    if slices[-1] < smallest and slices[-2] >= EXACT.add(smallest, smallest):
-        # The last slice would be dust: the one before gives it what it lacks, in whole steps.
-        pair = EXACT.add(slices[-2], slices[-1])
-        slices[-1] = _raised(smallest, rules)
-        slices[-2] = EXACT.subtract(pair, slices[-1])
+    if len(slices) > 1:
+        # A last slice that would be dust gets what it lacks from the one before, in whole steps.
+        smallest = ZERO if rules.amount_min is None else rules.amount_min
+        lacking = max(EXACT.subtract(_raised(smallest, rules), slices[-1]), ZERO)
+        giver = EXACT.subtract(slices[-2], lacking)
+        if giver >= smallest:
+            slices[-2:] = [giver, EXACT.add(slices[-1], lacking)]
     return tuple(slices)
 
 

@@ -17,6 +17,8 @@ from tinywindow.safety.services.heartbeat import Heartbeat
 from tinywindow.safety.services.logs import get_logger
 from tinywindow.safety.services.ring_notes import Sighting
 from tinywindow.safety.services.stop_merge import (
+    RELEASE_GRACE_S,
+    SEEN,
     Arrivals,
     merge_journal,
     merge_stops,
@@ -27,8 +29,6 @@ from tinywindow.safety.stores.ring_value import enveloped
 
 __all__ = ["RELEASE_GRACE_S", "KillWatch"]
 
-RELEASE_GRACE_S: Final = 2.0
-"""How long a released latch's envelope may still stand: its release may just be under way."""
 DRAIN_INTERVAL_S: Final = 5.0
 """How often the outbox is looked at without a reason; a stop of another process fills it."""
 
@@ -67,6 +67,7 @@ class KillWatch:
         self._drained_s: float | None = None
         self._offline: dict[str, str] = {}
         self._standing: frozenset[str] = frozenset()
+        self._unchecked: dict[str, Latch] = {}
 
     def start(self) -> None:
         """Begin to watch, once; needs a running loop."""
@@ -128,6 +129,8 @@ class KillWatch:
         if added and any(latch.source is LatchSource.FILE for latch in added):
             self._own_file()
         self._clear_file(seen, view)
+        for latch in tuple(self._unchecked.values()):
+            await self._take_back_if_released(latch)
         await self._keep_rung(seen, (*view.standing, *added))
 
     async def _merge(self, seen: Seen, view: View, begun: datetime) -> tuple[Latch, ...]:
@@ -231,22 +234,42 @@ class KillWatch:
                 return
         elif seen.unknown:
             return
-        replacing = None if seen.ring is None else seen.ring.raw
-        if await register.ring(latch, replacing=replacing) is not None:
+        if await self._released(latch) is not False:
             return
+        replacing = None if seen.ring is None else seen.ring.raw
+        # From here on the ring may stand, whatever becomes of the answer.
+        self._unchecked[latch.id] = latch
+        await register.ring(latch, replacing=replacing)
         await self._take_back_if_released(latch)
 
     async def _take_back_if_released(self, latch: Latch) -> None:
-        """Read the latch again after ringing: a release may have come in between."""
+        """Read the latch again after ringing: a release may have come in between.
+
+        What cannot be read, or not be taken back, is tried again at the next look.
+        """
+        bell = self._register.doorbell
+        released = await self._released(latch)
+        if released is None or bell is None:
+            return
+        try:
+            if released:
+                await bell.silence([latch.id])
+        except DoorbellUnavailable as fault:
+            _log.warning("ring_not_taken_back", error=str(fault))
+            return
+        self._unchecked.pop(latch.id, None)
+
+    async def _released(self, latch: Latch) -> bool | None:
+        """Whether the database says that a latch was released; None where it says nothing."""
         register = self._register
         try:
             asked = await register.view(
                 frozenset({latch.id}), timeout_s=register.config.read_timeout
             )
-            if asked.known.get(latch.id) is not None and register.doorbell is not None:
-                await register.doorbell.silence([latch.id])
-        except (StoreUnavailable, DoorbellUnavailable) as fault:
+        except StoreUnavailable as fault:
             _log.warning("ring_not_checked", error=str(fault))
+            return None
+        return asked.known.get(latch.id) is not None
 
     async def _without_database(self, seen: Seen) -> None:
         """Hold what is seen in this process and in the journal, until the database is back."""
@@ -284,7 +307,7 @@ class KillWatch:
         if named is not None:
             reason = f"Redis names the stop {named.id}, and the database cannot be asked about it"
             return Latch(
-                f"seen-{named.id}"[:64],
+                f"{SEEN}{named.id}"[:64],
                 KillSwitchMode.HALT_ONLY,
                 reason,
                 named.actor,
@@ -293,4 +316,6 @@ class KillWatch:
             )
         shown = ascii(ring.raw[:80].decode("utf-8", "replace"))
         reason = f"the Redis key was set by hand to {shown}"
-        return Latch(self._new_id(), ring.mode, reason, "unknown", LatchSource.REDIS, now)
+        # The id tells the value, so that what others latched for it is known for the same stop.
+        latch_id = f"{SEEN}redis-{ring_digest(ring.raw)}-{self._new_id()}"[:64]
+        return Latch(latch_id, ring.mode, reason, "unknown", LatchSource.REDIS, now)

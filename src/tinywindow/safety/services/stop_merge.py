@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from tinywindow.safety.domain.audit import AuditDraft, EventType
@@ -23,7 +23,19 @@ from tinywindow.safety.stores.fast_files import is_latch
 from tinywindow.safety.stores.latch_fields import activation_draft, latch_of
 from tinywindow.safety.stores.ring_value import enveloped
 
-__all__ = ["Arrivals", "merge_journal", "merge_stops", "ring_digest"]
+__all__ = [
+    "RELEASE_GRACE_S",
+    "SEEN",
+    "Arrivals",
+    "merge_journal",
+    "merge_stops",
+    "ring_digest",
+]
+
+RELEASE_GRACE_S: Final = 2.0
+"""How long a released latch's envelope may still stand: its release may just be under way."""
+SEEN: Final = "seen-"
+"""How the name of a stop begins that was seen in Redis while the database could not be asked."""
 
 GENERATIONS_MAX: Final = 10_000
 
@@ -62,13 +74,47 @@ def _add(tx: Tx, latch: Latch) -> Latch | None:
     """Add a latch under its own id; None when the id was known, standing or released."""
     if tx.latch(latch.id) is not None:
         return None
+    if _covered(tx, latch):
+        latch = _history(latch, "the stop that was seen is known under its own name")
     last_ms = tx.last_release_ms()
     foreign = latch.id.startswith("file-")
-    if not foreign and last_ms is not None and to_ms(latch.activated_at) <= last_ms:
+    if (
+        latch.standing
+        and not foreign
+        and last_ms is not None
+        and to_ms(latch.activated_at) <= last_ms
+    ):
         latch = _halting(latch, "older than the last release")
     tx.add_latch(latch)
     tx.outbox(activation_draft(latch))
-    return latch
+    return latch if latch.standing else None
+
+
+def _covered(tx: Tx, latch: Latch) -> bool:
+    """Whether a stop that was seen without the database stands there, or was released since."""
+    name = latch.id.removeprefix(SEEN)
+    if name == latch.id:
+        return False
+    if not name.startswith("redis-"):
+        known = tx.latch(name)
+        since = latch.activated_at - timedelta(seconds=RELEASE_GRACE_S)
+        return known is not None and _stands_since(known, since)
+    stem = name.rpartition("-")[0]
+    for number in range(GENERATIONS_MAX):
+        known = tx.latch(f"{stem}-{number}")
+        if known is None:
+            return False
+        if _stands_since(known, latch.activated_at):
+            return True
+    return False
+
+
+def _stands_since(latch: Latch, at: datetime) -> bool:
+    return latch.released_at is None or to_ms(latch.released_at) > to_ms(at)
+
+
+def _history(latch: Latch, why: str) -> Latch:
+    return replace(latch, released_at=latch.activated_at, released_by="merge", release_reason=why)
 
 
 def _halting(latch: Latch, why: str) -> Latch:
@@ -140,12 +186,7 @@ def _merge_latch(tx: Tx, entry: Mapping[str, object], released: set[str]) -> int
         return 0 if _add(tx, latch) is None else 1
     if tx.latch(latch.id) is None:
         # Released before the database ever knew it: history only.
-        gone = replace(
-            latch,
-            released_at=latch.activated_at,
-            released_by="journal",
-            release_reason="released before it was merged",
-        )
+        gone = _history(latch, "released before it was merged")
         tx.add_latch(gone)
         tx.outbox(activation_draft(latch))
     return 0

@@ -103,6 +103,7 @@ class SqliteStore:
         self._reader_book: Book | None = None
         self._book_lock = threading.Lock()
         self._closed = False
+        self._reader_closed = threading.Event()
         self._inline = inline
         self._writes: Runner
         self._reads: Runner
@@ -112,7 +113,7 @@ class SqliteStore:
             self._writes = Worker(
                 "tinywindow-writer", turn=self._ticket, on_stop=self._close_writer
             )
-            self._reads = Worker("tinywindow-reader", turn=NoTurn(), on_stop=self._reader.close)
+            self._reads = Worker("tinywindow-reader", turn=NoTurn(), on_stop=self._close_reader)
 
     def _connected(self, *, read_only: bool) -> sqlite3.Connection:
         connection = connect(self._database, read_only=read_only)
@@ -183,20 +184,31 @@ class SqliteStore:
         return int(token)
 
     async def close(self) -> None:
-        """Let go of connections and threads; the job that runs ends first, others are refused."""
+        """Let go of connections and threads; the job that runs ends first, others are refused.
+
+        The writer's connection goes last. Only the last one of all takes the `-wal` file back
+        into the database, and two that close at the same moment each take the other for it.
+        """
         if self._closed:
             return
         self._closed = True
+        self._probe.close()
         self._writes.stop()
         self._reads.stop()
-        self._probe.close()
         if self._inline:
+            self._close_reader()
             self._close_writer()
-            self._reader.close()
-        await self._writes.ended(timeout_s=CLOSE_TIMEOUT_S)
         await self._reads.ended(timeout_s=CLOSE_TIMEOUT_S)
+        await self._writes.ended(timeout_s=CLOSE_TIMEOUT_S)
+
+    def _close_reader(self) -> None:
+        try:
+            self._reader.close()
+        finally:
+            self._reader_closed.set()
 
     def _close_writer(self) -> None:
+        self._reader_closed.wait(CLOSE_TIMEOUT_S)
         self._writer.close()
         self._ticket.close()
 

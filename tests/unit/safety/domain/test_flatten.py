@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tinywindow.safety.domain.flatten import (
     SLICES_MAX,
+    ClosePlan,
     FlatProof,
     Observation,
     closing_order,
@@ -296,3 +297,34 @@ def test_what_is_managed_is_unknown_and_not_zero_while_the_ledger_was_never_read
     ]
     assert sorted(ids(orders_to_cancel(orders, HALT))) == ["perp-sell", "spot-buy"]
     assert len(orders_to_cancel(orders, CLOSE)) == 4
+
+
+def test_sizes_exactly_at_the_venues_least_are_sent() -> None:
+    assert plan_close(held(PERP, 1), perp(amount_min=1)).slices == (D(1),)
+    assert plan_close(held(SPOT, "0.05"), spot(notional_min=5), managed=D(1)).slices == (D("0.05"),)
+    assert plan_close(held(SPOT, "0.0499"), spot(notional_min=5), managed=D(1)).done
+
+
+def test_a_last_slice_takes_no_more_than_it_lacks_and_never_makes_the_giver_dust() -> None:
+    on_step = perp(amount_max=10, amount_min="0.4", amount_step="0.2")
+    assert plan_close(held(PERP, "10.2"), on_step).slices == (D("9.8"), D("0.4"))
+    assert plan_close(held(PERP, "10.4"), on_step).slices == (D(10), D("0.4"))
+    halves = perp(amount_max="1.5", amount_min=1)
+    assert plan_close(held(PERP, 2), halves).slices == (D(1), D(1))
+    assert plan_close(held(PERP, "1.9"), halves).slices == (D("1.5"), D("0.4"))
+    assert plan_close(held(PERP, 1), halves).slices == (D(1),)
+
+
+def test_only_a_contract_on_a_venue_with_the_flag_is_sent_reduce_only() -> None:
+    flagged = MarketRules(SPOT, reduce_only=True, spot=True)
+    assert not plan_close(held(SPOT, 1), flagged, managed=D(1)).reduce_only
+    assert not plan_close(held(PERP, 1), MarketRules(PERP, spot=False)).reduce_only
+    assert not ClosePlan(PERP, "net", Side.SELL, D(1)).reduce_only
+
+
+def test_a_position_of_nothing_is_closed() -> None:
+    for plan in (
+        plan_close(held(SPOT, 0), spot(), managed=D(1)),
+        plan_close(held(PERP, 0), perp()),
+    ):
+        assert (plan.done, plan.slices, plan.side) == (True, (), Side.BUY)

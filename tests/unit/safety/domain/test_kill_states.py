@@ -130,3 +130,17 @@ def test_every_transition_is_named_and_nothing_else_can_happen() -> None:
         if pair not in named:
             with pytest.raises(InvariantBroken):
                 step(*pair)
+
+
+def test_of_two_tombstones_the_earlier_release_counts_and_names_break_ties() -> None:
+    latch = Latch("K1", HALT, "why", "who", LatchSource.CLI, NOW)
+    early = replace(latch, released_at=NOW + timedelta(seconds=1), released_by="a")
+    late = replace(latch, released_at=NOW + timedelta(seconds=2), released_by="z")
+    same = replace(early, released_by="b")
+    nobody = replace(early, released_by=None)
+    for first, second, kept in (
+        (early, late, early),
+        (early, same, same),
+        (nobody, early, early),
+    ):
+        assert join([first], [second]) == join([second], [first]) == frozenset({kept})

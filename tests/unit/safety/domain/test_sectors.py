@@ -39,7 +39,7 @@ def test_the_sectors_are_the_seven_of_the_standard() -> None:
 
 
 def test_no_asset_is_in_two_sectors() -> None:
-    listed = " ".join(sectors._MEMBERS.values()).split()  # noqa: SLF001 - the table itself
+    listed = " ".join(sectors._MEMBERS.values()).split()
 
     assert len(listed) == len(set(listed)) == len(DACS)
 

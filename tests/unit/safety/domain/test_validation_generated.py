@@ -92,7 +92,7 @@ def good_order(rng: random.Random) -> dict[str, object]:
 
 
 def test_ten_thousand_generated_malformed_orders_are_all_refused_by_the_right_fields() -> None:
-    rng = random.Random(20_240_607)  # noqa: S311 - a seed, so that a failure can be repeated
+    rng = random.Random(20_240_607)
     for turn in range(GENERATED):
         order = good_order(rng)
         assert validate(order).errors == (), turn

@@ -177,6 +177,20 @@ def test_a_reset_that_was_seen_before_makes_no_book_countable_again(
     assert book.overflowed
 
 
+def test_a_full_book_forgets_what_is_old_before_it_overflows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(windows, "ROWS_MAX", 4)
+    monkeypatch.setattr(windows, "CROWDED", 4)
+    kept_ms = windows.COUNT_RETENTION_MS
+    ages_ms = (kept_ms + 2, kept_ms + 1, 2, 1)
+    rows = [Execution(number, CANCEL, NOW - age, OK) for number, age in enumerate(ages_ms, 1)]
+    book = book_of(*rows)
+    book.upsert(Execution(5, CANCEL, NOW - 1, OK))
+    # Of the first two, two hours before the newest is just not too old.
+    assert (book.overflowed, book.size) == (False, 4)
+
+
 def test_orders_alone_feed_velocity_and_streak() -> None:
     book = book_of(Execution(1, ORDER, NOW, PENDING))
     book.upsert(Execution(2, CANCEL, NOW + 9, OK))

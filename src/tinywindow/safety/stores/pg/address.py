@@ -46,7 +46,10 @@ def postgres_url(url: str) -> str:
     from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
 
     try:
-        parts = urlsplit(url)
+        # The schemes of SQLAlchemy's dialects are none that the parser knows.
+        parts = urlsplit(f"postgresql://{url.partition('://')[2]}")
+        if "," not in parts.netloc:
+            _ = parts.port  # which fails where it is no number
         pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError as error:
         raise ConfigurationError("db_connection is no well-formed PostgreSQL URL") from error

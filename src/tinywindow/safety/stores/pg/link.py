@@ -117,10 +117,17 @@ class Link:
 
         Raises:
             StoreUnavailable: the database cannot be reached.
-            ConfigurationError: it can, and is no place for a safety system's state.
+            ConfigurationError: it can, and is no place for a safety system's state; for the first
+            connection only.
         """
         if self._connection is None or self._connection.closed:
-            self._connection = self._made()
+            try:
+                self._connection = self._made()
+            except ConfigurationError as error:
+                if not self._name:
+                    raise
+                # It was a fit place when this process started: no reason to end it now.
+                raise StoreUnavailable(str(error)) from error
         return self._connection
 
     def _made(self) -> BoundedConnection:
@@ -198,7 +205,7 @@ class Link:
                     continue
                 connection.execute(self._settings)
                 return ask(connection)
-            except (psycopg.Error, StoreUnavailable, ConfigurationError) as error:
+            except (psycopg.Error, StoreUnavailable) as error:
                 log.warning("commit_not_resolved", error=_words(error))
         self.drop()
         return None

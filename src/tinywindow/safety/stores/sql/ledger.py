@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Final
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import and_, bindparam, or_, select, update
 
 from tinywindow.safety.domain.money import plain
 from tinywindow.safety.domain.order import OrderType, PositionKey, Side
@@ -39,7 +40,7 @@ _O = schema.orders.c
 _P = schema.positions.c
 _R = schema.reference_prices.c
 _X = schema.exposures.c
-_OPEN: Final = [state.value for state in HoldState if state.open]
+_ENDS: Final = sorted(state.value for state in HoldState if not state.open)
 
 _ORDERS: Final = Writer.of(schema.orders, key=("client_order_id",))
 _FILLS: Final = Writer.of(schema.fills, key=("id",), skip=("id",))
@@ -49,7 +50,14 @@ _EXPOSURES: Final = Writer.of(schema.exposures, key=("symbol",))
 
 _ORDER_COLUMNS: Final = tuple(c for c in schema.orders.columns if c.name != "version")
 _HOLD: Final = select(*_ORDER_COLUMNS).where(_O.client_order_id == bindparam("p_id"))
-_OPEN_HOLDS: Final = select(*_ORDER_COLUMNS).where(_O.state.in_(_OPEN)).order_by(_O.created_ms)
+# All that has not ended, also in a state that is none: it must be found damaged, not overlooked.
+# Written as the ranges between the ends, which the index on the state serves.
+_NOT_ENDED: Final = or_(
+    _O.state < _ENDS[0],
+    *(and_(_O.state > end, _O.state < later) for end, later in pairwise(_ENDS)),
+    _O.state > _ENDS[-1],
+)
+_OPEN_HOLDS: Final = select(*_ORDER_COLUMNS).where(_NOT_ENDED).order_by(_O.created_ms)
 _HOLDS_SINCE: Final = select(*_ORDER_COLUMNS).where(_O.version > bindparam("p_since"))
 _DECISION: Final = select(_O.client_order_id).where(_O.decision_id == bindparam("p_id")).limit(1)
 _POSITION_COLUMNS: Final = tuple(c for c in schema.positions.columns if c.name != "version")
