@@ -11,6 +11,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from traceback import format_exc
 from typing import Final, Protocol
 
 from tinywindow.safety.config import KillSwitchConfig
@@ -244,7 +245,7 @@ class FlattenerThread:
             asyncio.run(self._work(forks))
         except Exception:  # noqa: BLE001 - nobody is above a thread
             # It is told, and the watcher starts another.
-            _log.exception("flattener_failed")
+            _log.error("flattener_failed", trace=format_exc())
 
     async def _work(self, forks: Mapping[str, Exchange]) -> None:
         loop = asyncio.get_running_loop()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from traceback import format_exc
 from typing import Final
 
 from tinywindow.safety.config import KillSwitchConfig
@@ -91,7 +92,7 @@ class OrderSweep:
             except VenueUnavailable as fault:
                 self.errors.add(str(fault))
             except Exception as fault:  # noqa: BLE001 - one order's trouble holds up no other
-                _log.exception("flatten_order_failed", venue=self.calls.name)
+                _log.error("flatten_order_failed", venue=self.calls.name, trace=format_exc())
                 self.errors.add(f"{type(fault).__name__}: {fault}")
             return False
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
+from traceback import format_exc
 from typing import Final
 
 from tinywindow.safety.domain.approval import APPROVAL_TTL_S, ApprovalVoid, expired, mint
@@ -109,7 +110,7 @@ class PositionCloser:
             try:
                 await self._close_one(plan, read_s)
             except Exception as fault:  # noqa: BLE001 - one position's trouble holds up no other
-                _log.exception("flatten_position_failed", symbol=plan.symbol)
+                _log.error("flatten_position_failed", symbol=plan.symbol, trace=format_exc())
                 self.tally.failed(plan, f"{type(fault).__name__}: {fault}")
                 self.errors.add(f"{plan.symbol}: {type(fault).__name__}: {fault}")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from traceback import format_exc
 from typing import Final
 
 from tinywindow.safety.config import KillSwitchConfig
@@ -89,7 +90,7 @@ class VenueCloser:
                     if await self._turn():
                         return
                 except Exception as fault:  # noqa: BLE001 - one bug must not end the closing
-                    _log.exception("flatten_turn_failed", venue=self.venue)
+                    _log.error("flatten_turn_failed", venue=self.venue, trace=format_exc())
                     self._failures += 1
                     self.sweep.errors.add(f"{type(fault).__name__}: {fault}")
                 await self._pause()
@@ -140,7 +141,7 @@ class VenueCloser:
             try:
                 await self._ledger.keep_alive()
             except Exception:  # noqa: BLE001 - a beat that fails is one beat
-                _log.exception("flatten_beat_failed", venue=self.venue)
+                _log.error("flatten_beat_failed", venue=self.venue, trace=format_exc())
 
     async def _guarded_round(self, directive: Directive) -> None:
         self.sweep.errors.sentences.clear()
@@ -148,7 +149,7 @@ class VenueCloser:
             await self._begin(directive)
             await self._round(directive)
         except Exception as fault:  # noqa: BLE001 - a bug in one round must not end the closing
-            _log.exception("flatten_round_failed", venue=self.venue)
+            _log.error("flatten_round_failed", venue=self.venue, trace=format_exc())
             self._proof = FlatProof()
             self.sweep.errors.add(f"{type(fault).__name__}: {fault}")
         self._failures = self._failures + 1 if self.sweep.errors.sentences else 0

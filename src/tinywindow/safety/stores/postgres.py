@@ -38,7 +38,7 @@ __all__ = ["DECISION_TIMEOUT_S", "PostgresStore"]
 T = TypeVar("T")
 E = TypeVar("E")
 
-DECISION_TIMEOUT_S: Final = 0.3
+DECISION_TIMEOUT_S: Final = 0.45
 """How long an order waits behind others of its process before it is answered `LEDGER_BUSY`; at
 the database it then waits for at most 0.2 s."""
 SCRIPT_TIMEOUT_S: Final = 5.0

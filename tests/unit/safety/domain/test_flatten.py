@@ -309,6 +309,8 @@ def test_a_last_slice_takes_no_more_than_it_lacks_and_never_makes_the_giver_dust
     on_step = perp(amount_max=10, amount_min="0.4", amount_step="0.2")
     assert plan_close(held(PERP, "10.2"), on_step).slices == (D("9.8"), D("0.4"))
     assert plan_close(held(PERP, "10.4"), on_step).slices == (D(10), D("0.4"))
+    three = perp(amount_max=10, amount_min=1)
+    assert plan_close(held(PERP, "20.5"), three).slices == (D(10), D("9.5"), D(1))
     halves = perp(amount_max="1.5", amount_min=1)
     assert plan_close(held(PERP, 2), halves).slices == (D(1), D(1))
     assert plan_close(held(PERP, "1.9"), halves).slices == (D("1.5"), D("0.4"))
