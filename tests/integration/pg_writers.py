@@ -80,6 +80,8 @@ async def _ask(url: str, folder: Path, name: str, *, until_full: bool) -> None:
                 asked = time.monotonic()
                 result = await enforcer.check_order_allowed(order)
                 code = "" if result.reason_code is None else result.reason_code.value
+                if code == "STATE_UNKNOWN":
+                    print(f"{name}: {result.rejection_reason}", flush=True)
                 answers.append(Answer(asked, time.monotonic(), result.client_order_id, code))
                 full += until_full and code == "TOTAL_EXPOSURE"
                 counting.write(b".")

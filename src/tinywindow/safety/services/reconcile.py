@@ -17,7 +17,7 @@ from tinywindow.safety.domain.records import Hold, HoldState, Position
 from tinywindow.safety.domain.symbols import parse_symbol
 from tinywindow.safety.domain.venue import VenuePosition
 from tinywindow.safety.errors import DependencyError, VenueUnavailable
-from tinywindow.safety.ports import Exchange
+from tinywindow.safety.ports import Exchange, Tx
 from tinywindow.safety.services import settlement
 from tinywindow.safety.services.admitter import Admitter
 from tinywindow.safety.services.context import SafetyContext
@@ -110,8 +110,13 @@ class Reconciler:
         late = await self.orders(context)
         booked = await self._booked(context)
         venue = {position.symbol: position for position in found}
+        closing = await self._closing(context)
         whole = not late.errors
         for symbol in sorted({*venue, *before, *booked}):
+            if symbol in closing:
+                report.errors.append(f"{symbol}: a closing order is not booked yet")
+                whole = False
+                continue
             have = booked[symbol].amount if symbol in booked else ZERO
             had = before[symbol].amount if symbol in before else ZERO
             if have != had:
@@ -131,6 +136,12 @@ class Reconciler:
             for key, position in book.items()
             if key.venue == name and key.account == self._account
         }
+
+    async def _closing(self, context: SafetyContext) -> set[str]:
+        """The symbols of closing orders whose fills are the flattener's to book."""
+        holds = await context.store.read(lambda tx: tuple(tx.book().holds.values()))
+        name = self._exchange.name
+        return {hold.key.symbol for hold in holds if hold.flatten and hold.key.venue == name}
 
     async def _take_on(
         self,
@@ -153,7 +164,16 @@ class Reconciler:
         now_ms = to_ms(self._admitter.clock.now())
         row = self._admitter.draft(event, {}, actor="reconciliation")
         state = settlement.FoundPosition(key.venue, key.account, symbol, wanted, price, now_ms)
-        await context.store.transact(lambda tx: settlement.set_position(tx, state, row))
+
+        def script(tx: Tx) -> bool:
+            position = tx.book().positions.get(key)
+            if (ZERO if position is None else position.amount) != have:
+                return False
+            settlement.set_position(tx, state, row)
+            return True
+
+        if not await context.store.transact(script):
+            report.errors.append(f"{symbol}: an order filled while positions were compared")
 
 
 def _wanted(

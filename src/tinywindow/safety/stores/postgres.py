@@ -24,7 +24,7 @@ from tinywindow.safety.stores.pg import decision
 from tinywindow.safety.stores.pg.books import Books, Known, begin, ids_of
 from tinywindow.safety.stores.pg.decision import OneCall, Written
 from tinywindow.safety.stores.pg.engine import PostgresEngine
-from tinywindow.safety.stores.pg.link import BoundedConnection, Link, fault_of, lost
+from tinywindow.safety.stores.pg.link import BoundedConnection, Link, fault_of, lost, undecided
 from tinywindow.safety.stores.pg.sessions import ORDER, READER, READING, SCRIPT, WRITER
 from tinywindow.safety.stores.pg.watch import HeadWatch, token_of
 from tinywindow.safety.stores.schema import SCHEMA_REVISION
@@ -232,7 +232,7 @@ class PostgresStore:
         except psycopg.Error as error:
             if error.sqlstate == decision.ATTEMPTED_STATE:
                 return False
-            if not writes or not lost(error, connection):
+            if not writes or not lost(error, connection) or not undecided(error):
                 raise
             row_id = draft.audit[0].id
             self._told_after_loss(error, lambda c: c.execute(_ROW_STANDS, (row_id,)).fetchone())
@@ -311,7 +311,7 @@ class PostgresStore:
             else:
                 cursor.execute(text)
         except psycopg.Error as error:
-            if not lost(error, connection):
+            if not lost(error, connection) or not undecided(error):
                 raise
             self._told_after_loss(
                 error, lambda c: c.execute(_MARK_STANDS, (self._name, mark)).fetchone()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from gate_world import BTC, ETH, PERP, Desk, Venue, code, opened, order
 
+from tinywindow.safety.domain.order import Side
 from tinywindow.safety.domain.records import HoldState
 from tinywindow.safety.domain.venue import OrderReport, VenuePosition
 from tinywindow.safety.domain.windows import Outcome as Attempt
@@ -183,3 +185,21 @@ async def test_a_position_without_any_price_is_reported_and_not_taken_on(tmp_pat
         await reconciler(desk).positions(desk.context, report)
         assert report.errors == ["BTC/USDT:USDT: the venue reports a position without a price"]
         assert await desk.position(PERP) == 0
+
+
+async def test_a_position_that_is_being_closed_is_left_to_the_flattener(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        await desk.buy(10, client_order_id="a")
+        bought = await desk.hold("a")
+        close = replace(
+            bought, client_order_id="close", side=Side.SELL, state=HoldState.UNKNOWN,
+            filled=Decimal(0), flatten=True, reduces=True,
+        )  # fmt: skip
+        await desk.context.store.transact(lambda tx: tx.put_hold(close))
+        desk.exchange.set_position(BTC, 4)
+        report = ReconciliationReport()
+
+        assert not await reconciler(desk).positions(desk.context, report)
+
+        assert report.errors == [f"{BTC}: a closing order is not booked yet"]
+        assert await desk.position() == 10

@@ -22,7 +22,7 @@ from tinywindow.safety.errors import (
     StoreUnavailable,
 )
 
-__all__ = ["BoundedConnection", "Link", "fault_of", "lost"]
+__all__ = ["BoundedConnection", "Link", "fault_of", "lost", "undecided"]
 
 T = TypeVar("T")
 
@@ -42,6 +42,9 @@ _BUSY: Final = (
     errors.SerializationFailure,
     errors.DeadlockDetected,
 )
+_TOO_SLOW: Final = ("25P03", "25P04")
+"""The server ended a session of ours that was silent, or too long, in the middle of a transaction:
+nothing of it was committed."""
 _OURS: Final = (psycopg.IntegrityError, psycopg.DataError)
 _GUARD_STATE: Final = "TW001"
 _STATE: Final = """
@@ -72,6 +75,11 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
         return super().wait(gen, interval, self.answer_timeout_s if timeout is None else timeout)
 
 
+def undecided(error: psycopg.Error) -> bool:
+    """Whether an answer was lost on the way, so that nobody knows yet what it was."""
+    return error.sqlstate not in _TOO_SLOW
+
+
 def lost(error: psycopg.Error, connection: BoundedConnection | None) -> bool:
     """Whether nothing more can be asked on the connection."""
     if connection is None or connection.closed:
@@ -83,7 +91,7 @@ def lost(error: psycopg.Error, connection: BoundedConnection | None) -> bool:
 def fault_of(error: psycopg.Error) -> SafetyError:
     """What a fault of the engine is to the caller: busy, unavailable, or a bug of ours."""
     said = " ".join(str(error).split())
-    if isinstance(error, _BUSY):
+    if isinstance(error, _BUSY) or error.sqlstate in _TOO_SLOW:
         return LedgerBusy(f"no turn at the database came within its bound: {said}")
     if isinstance(error, _OURS) or error.sqlstate == _GUARD_STATE:
         return InvariantBroken(f"the database refused what must not be written: {said}")
