@@ -79,6 +79,7 @@ async def test_rows_are_read_after_a_number_by_type_and_from_the_end(store: Stor
     assert await ids(after=4) == ["4", "5"]
     assert await ids(after=99) == []
     assert await ids(after=-5, limit=2) == ["0", "1"]
+    assert await ids(after=-(2**63), limit=2) == ["0", "1"]
     assert await ids(event_type="RECOVERY", after=2, limit=1) == ["3"]
     tail = await store.read(lambda tx: tx.audit_tail(2))
     assert [one.id for one in tail] == ["4", "5"]

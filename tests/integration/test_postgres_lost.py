@@ -294,7 +294,7 @@ async def test_an_order_waits_for_the_lock_within_its_bound(
             began = time.monotonic()
             with pytest.raises(LedgerBusy):
                 await decide(store, "b")
-            assert time.monotonic() - began < 0.5
+            assert time.monotonic() - began < 1
         # A reader waits for nobody.
         assert (await store.read(lambda tx: tx.head())).version == 1
         other.execute("ROLLBACK")
@@ -307,7 +307,7 @@ async def test_who_stops_in_the_middle_of_an_order_holds_up_the_others_for_a_mom
 ) -> None:
     other = await PostgresStore.open(postgres_url, require_durable=False)
     connection = other._writing.get()
-    connection.execute(ORDER, prepare=False)
+    connection.execute(ORDER)
     # And here its process is frozen. The server ends its session by itself.
     began = time.monotonic()
     answers = []

@@ -40,7 +40,7 @@ E = TypeVar("E")
 
 DECISION_TIMEOUT_S: Final = 0.45
 """How long an order waits behind others of its process before it is answered `LEDGER_BUSY`; at
-the database it then waits for at most 0.2 s."""
+the database it then waits for at most 0.24 s."""
 SCRIPT_TIMEOUT_S: Final = 5.0
 """How long what is no order waits for its turn."""
 CLOSE_TIMEOUT_S: Final = 5.0
@@ -337,7 +337,6 @@ class PostgresStore:
                 begun = begin(connection, READING, self._books.readers, _nothing)
                 self._books.read(begun.book, begun.changes)
                 result = script(SqlTx(PostgresEngine(connection), begun.book))
-                # Nothing was written; a rollback would also undo what is prepared.
                 connection.execute("COMMIT")
             except BaseException:
                 _roll_back(connection, self._reading)
@@ -362,9 +361,5 @@ def _roll_back(connection: BoundedConnection, link: Link) -> None:
     try:
         if connection.info.transaction_status is not TransactionStatus.IDLE:
             connection.execute("ROLLBACK")
-        # At a rollback the driver forgets what it has prepared, and has the server forget it with
-        # its next statement; what we have prepared would go at a moment of its choice.
-        connection.prepared.clear()
-        connection.execute("DEALLOCATE ALL", prepare=False)
     except psycopg.Error:
         link.drop()

@@ -75,6 +75,12 @@ BEGIN
     -- The turn, then the row that stops lock too. What follows are new statements, which see
     -- whatever was committed while this one waited.
     PERFORM pg_advisory_xact_lock(:turn_key);
+    -- A look without a lock: whoever comes too late has nothing to write, and no disk to wait for.
+    SELECT * INTO STRICT h FROM head WHERE id = 1;
+    IF h.version <> p_version OR h.stop_epoch <> p_epoch THEN
+        status := 'MOVED';
+        RETURN;
+    END IF;
     SELECT * INTO STRICT h FROM head WHERE id = 1 FOR UPDATE;
     IF h.version <> p_version OR h.stop_epoch <> p_epoch THEN
         status := 'MOVED';

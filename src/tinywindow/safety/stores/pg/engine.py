@@ -134,7 +134,7 @@ class Asked:
     def prepare(self, connection: BoundedConnection) -> None:
         """Have the server prepare the statement, once for each connection."""
         if self.joined.name not in connection.prepared:
-            connection.execute(self.joined.prepare, prepare=False)
+            connection.execute(self.joined.prepare)
             connection.prepared.add(self.joined.name)
 
     def answered(self, row: Row | None, look: Callable[[Engine], T]) -> T:

@@ -146,7 +146,9 @@ class Link:
                 autocommit=True,
                 application_name=name,
                 connect_timeout=CONNECT_TIMEOUT_S,
-                prepare_threshold=1,
+                # The driver's own bookkeeping of prepared statements is not in step with the
+                # server's where a transaction is rolled back; what is worth it we prepare.
+                prepare_threshold=None,
                 keepalives_idle=2,
                 keepalives_interval=1,
                 keepalives_count=2,
@@ -156,7 +158,7 @@ class Link:
             raise StoreUnavailable(f"the database cannot be reached: {_words(error)}") from error
         try:
             connection.answer_timeout_s = self.answer_timeout_s
-            # One width for every integer: another width would be another prepared statement.
+            # One width for every integer, as the columns have.
             connection.adapters.register_dumper(int, Int8Dumper)
             self._check(connection)
             connection.execute(self._settings)

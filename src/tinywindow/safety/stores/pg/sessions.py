@@ -46,7 +46,7 @@ READING: Final[LiteralString] = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONL
 """Begins a transaction that only reads, on one snapshot, and gives its head."""
 
 WRITER: Final[LiteralString] = (
-    "SET lock_timeout = 200; SET statement_timeout = 250;"
+    "SET lock_timeout = 240; SET statement_timeout = 250;"
     " SET idle_in_transaction_session_timeout = 250;"
     " SET default_transaction_isolation = 'read committed'; SET jit = off;"
     " SET tcp_keepalives_idle = 1; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 2;"
