@@ -83,5 +83,4 @@ async def told(store: PostgresStore, name: str) -> bool | None:
     try:
         return await decide(store, name) == name
     except StoreUnavailable as error:
-        print(error)
         return None if "nobody can say" in str(error) else False

@@ -25,7 +25,7 @@ from tinywindow.safety.stores.pg.books import Books, Known, begin, ids_of
 from tinywindow.safety.stores.pg.decision import OneCall, Written
 from tinywindow.safety.stores.pg.engine import PostgresEngine
 from tinywindow.safety.stores.pg.link import BoundedConnection, Link, fault_of, lost, undecided
-from tinywindow.safety.stores.pg.sessions import ORDER, READER, READING, SCRIPT, WRITER
+from tinywindow.safety.stores.pg.sessions import ORDER, READER, READING, SCRIPT, STOP, WRITER
 from tinywindow.safety.stores.pg.watch import HeadWatch, token_of
 from tinywindow.safety.stores.schema import SCHEMA_REVISION
 from tinywindow.safety.stores.sql.engine import Engine
@@ -48,6 +48,7 @@ CLOSE_TIMEOUT_S: Final = 5.0
 ORDER_ANSWER_TIMEOUT_S: Final = 1.0
 """How long an order waits for an answer before its connection counts as lost."""
 SCRIPT_ANSWER_TIMEOUT_S: Final = 3.0
+STOP_ANSWER_TIMEOUT_S: Final = 7.0
 READ_ANSWER_TIMEOUT_S: Final = 10.0
 
 _REVISION: Final = "SELECT version_num FROM alembic_version"
@@ -133,7 +134,10 @@ class PostgresStore:
     async def transact(self, script: Callable[[Tx], T], *, stop: bool = False) -> T:
         """Run a script in one write transaction; a stop goes before waiting orders."""
         return await self._writes.run(
-            lambda: self._job(lambda: self._transact(script), SCRIPT_ANSWER_TIMEOUT_S),
+            lambda: self._job(
+                lambda: self._transact(script, STOP if stop else SCRIPT),
+                STOP_ANSWER_TIMEOUT_S if stop else SCRIPT_ANSWER_TIMEOUT_S,
+            ),
             timeout_s=SCRIPT_TIMEOUT_S,
             first=stop,
         )
@@ -262,12 +266,12 @@ class PostgresStore:
                 "the connection was lost before the commit; nothing was written"
             ) from error
 
-    def _transact(self, script: Callable[[Tx], T]) -> T:
+    def _transact(self, script: Callable[[Tx], T], beginning: LiteralString) -> T:
         def run(tx: SqlTx, _: None) -> tuple[T, Written]:
             result = script(tx)
             return result, tx.finish()
 
-        return self._transaction(SCRIPT, _nothing, run)
+        return self._transaction(beginning, _nothing, run)
 
     def _transaction(
         self,

@@ -10,7 +10,7 @@ from typing import Final, LiteralString
 
 from tinywindow.safety.stores.pg.ddl import TURN_KEY
 
-__all__ = ["ORDER", "READER", "READING", "SCRIPT", "WRITER"]
+__all__ = ["ORDER", "READER", "READING", "SCRIPT", "STOP", "WRITER"]
 
 _HEAD: Final[LiteralString] = (
     "SELECT version, stop_epoch, trading, audit_seq, audit_hash, exposure_micros"
@@ -28,6 +28,15 @@ def _lasting(ms: LiteralString, local: LiteralString) -> LiteralString:
     )
 
 
+def _patient(lock_ms: LiteralString, statement_ms: LiteralString) -> LiteralString:
+    return (
+        f"{_BEGIN}; SELECT set_config('lock_timeout', '{lock_ms}', true),"
+        f" set_config('statement_timeout', '{statement_ms}', true),"
+        " set_config('idle_in_transaction_session_timeout', '1000', true);"
+        f" {_lasting('10000', 'true')}; {_TURN}; {_HEAD} FOR UPDATE"
+    )
+
+
 ORDER: Final[LiteralString] = f"{_BEGIN}; {_TURN}; {_HEAD} FOR UPDATE"
 """Begins a transaction, takes the turn and then the head row, and gives the head.
 
@@ -35,13 +44,10 @@ Both are held until the transaction ends. What is read afterwards is read by new
 see everything that was committed while these waited. The bounds are the session's: whoever stops
 in the middle of an order holds up the others for a quarter of a second.
 """
-SCRIPT: Final[LiteralString] = (
-    f"{_BEGIN}; SELECT set_config('lock_timeout', '1000', true),"
-    " set_config('statement_timeout', '2000', true),"
-    " set_config('idle_in_transaction_session_timeout', '1000', true);"
-    f" {_lasting('10000', 'true')}; {_TURN}; {_HEAD} FOR UPDATE"
-)
-"""The same for what is no order: a stop waits for its turn rather than being refused."""
+SCRIPT: Final[LiteralString] = _patient("1000", "2000")
+"""The same for what is no order."""
+STOP: Final[LiteralString] = _patient("5000", "6000")
+"""The same for a stop, which outwaits any number of frozen processes rather than being refused."""
 READING: Final[LiteralString] = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_HEAD}"
 """Begins a transaction that only reads, on one snapshot, and gives its head."""
 
