@@ -35,9 +35,7 @@ def _filled(url: str, folder: Path, number: int) -> list[list[Answer]]:
         return writers.finish(at_once=False)
 
 
-@pytest.mark.parametrize(
-    ("number", "wait_s_max"), [(8, 0.5), pytest.param(32, 1.0, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("number", "wait_s_max"), [(8, 0.5), *([(32, 1.0)] if SOAK else [])])
 def test_exactly_as_many_orders_as_the_cap_allows(
     durable_postgres_server: PostgresServer,
     tmp_path: Path,
