@@ -28,15 +28,3 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
-
-
-# These fill the machine with processes of their own, or measure how long something takes.
-ALONE = ("concurrency", "crash", "integration")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what runs by itself, after everything else."""
-    root = Path(__file__).parent
-    for item in items:
-        if item.path.relative_to(root).parts[0] in ALONE:
-            item.add_marker(pytest.mark.alone)

@@ -19,7 +19,7 @@ import pytest
 from program import FORKS, SOAK, audit_faults
 from tinywindow.safety import PositionLimitEnforcer, PositionLimits
 
-pytestmark = [pytest.mark.concurrency, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.alone, pytest.mark.concurrency, pytest.mark.timeout(240)]
 
 CAP = Decimal(50_000)
 PRICE = 100

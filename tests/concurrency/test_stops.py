@@ -23,7 +23,12 @@ from tinywindow.safety.domain.records import Trip
 from tinywindow.safety.services.clock import SystemClock
 from tinywindow.safety.services.context import ContextHandle
 
-pytestmark = [pytest.mark.concurrency, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.concurrency,
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+]
 
 ROUNDS = 10 if SOAK else 3
 SEEN_S_MAX = 0.05

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
@@ -107,7 +108,9 @@ def _freeze_inside(database: str, folder: str) -> None:
 
         def script(tx: object) -> None:
             (Path(folder) / "inside").touch()
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # To this thread, which then goes no further: sent to the process, another may take it,
+            # and this one would commit before it stands still.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
         await store.transact(script)
         await store.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import itertools
 import json
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from program import (
     audit,
     audit_faults,
     candles,
+    forked,
     placements,
     started,
     tinywindow_forked,
@@ -45,7 +45,7 @@ def decided(data_dir: Path) -> list[tuple[Any, ...]]:
     outcomes = audit(data_dir, "ORDER_OUTCOME")
     trips = audit(data_dir, "CIRCUIT_BREAKER_TRIP")
     return [
-        *((row["time"], row["order"], row["exposure"]) for row in approved),
+        *((row["time"], row["order"], row.get("exposure")) for row in approved),
         *((row["time"], row["filled"], row["average_price"], row["fee"]) for row in outcomes),
         *((row["time"], row["metric"], row["value"], row["metrics"]) for row in trips),
     ]
@@ -73,27 +73,17 @@ def recomputed_trip_ms(data_dir: Path) -> int:
     raise AssertionError("no such bar")
 
 
-def until_behind_the_crash(folder: Path) -> tuple[Path, ...]:
-    """The same files, cut off two hours behind the trip: a twin need not see the rest."""
-    lines = 1 + 24 * 60 * 3 + 120
-    cut = tuple(folder / file.name for file in FILES)
-    for file, short in zip(FILES, cut, strict=True):
-        with gzip.open(file, "rt") as whole, gzip.open(short, "wt", compresslevel=1) as part:
-            part.writelines(itertools.islice(whole, lines))
-    return cut
-
-
 @needs_data
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_the_crash_is_survived_and_a_second_start_is_still_halted(tmp_path: Path) -> None:
-    first, twin = tmp_path / "first", tmp_path / "twin"
-    running = [started(*command(first)), started(*command(twin, until_behind_the_crash(tmp_path)))]
-    said = [process.communicate(timeout=300) for process in running]
-    assert [process.returncode for process in running] == [0, 0], said[0][1]
-    summary = json.loads(said[0][0])
+    first = tmp_path / "first"
+    process = started(*command(first))
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    summary = json.loads(out)
     assert summary["moments"] == 10_080
-    assert summary["orders"]["accepted"] == 2, said[0]
+    assert summary["orders"]["accepted"] == 2, out
     assert summary["halted"]["reason"].startswith("DRAWDOWN: -15.")
 
     # The trip, and every decision, is in the log; nothing was decided after the trip.
@@ -104,10 +94,6 @@ def test_the_crash_is_survived_and_a_second_start_is_still_halted(tmp_path: Path
     assert all(row["seq"] < trip["seq"] for row in approved)
     verified = tinywindow_forked("audit", "verify", "--data-dir", first, folder=tmp_path)
     assert verified.code == 0, verified.err
-
-    # The same market gives the same decisions, amounts, fills and trip; what comes later in the
-    # files makes no difference to them.
-    assert decided(first) == decided(twin)
 
     # The trip came at the bar that an independent computation finds, and where one would expect
     # it between the two symbols' own first breaches.
@@ -145,6 +131,24 @@ def test_a_replay_goes_on_where_it_ended(tmp_path: Path, short: tuple[Path, ...]
     assert (again.code, again.document["moments"]) == (0, 0), again.err
     assert "clock_untrusted" not in again.err
     assert audit(data_dir, "CLOCK_UNTRUSTED") == []
+
+
+def test_the_same_market_gives_the_same_decisions_fills_and_trip(
+    tmp_path: Path, short: tuple[Path, ...]
+) -> None:
+    """At whatever speed, and whatever comes later in the files."""
+    longer = candles(tmp_path / "BTCUSDT_longer.csv.gz", price=60_000, bars=60, seed=1), short[1]
+    few = {"TINYWINDOW_CIRCUIT_BREAKER__MAX_TRADES_PER_HOUR": "2"}
+    twins = tmp_path / "fast", tmp_path / "slow"
+    for data_dir, files, speed in zip(twins, (short, longer), ("max", "6000"), strict=True):
+        words = command(data_dir, files, "momentum")
+        words[words.index("max")] = speed
+        process = forked(*words, log=tmp_path / "log", environ=few)
+        process.join(timeout=60)
+        assert process.exitcode == 0
+    assert len(audit(twins[0], "ORDER_OUTCOME")) == 3
+    assert len(audit(twins[0], "CIRCUIT_BREAKER_TRIP")) == 1
+    assert decided(twins[0]) == decided(twins[1])
 
 
 def test_a_replays_directory_serves_nothing_else(tmp_path: Path, short: tuple[Path, ...]) -> None:

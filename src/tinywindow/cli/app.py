@@ -99,7 +99,7 @@ def run(argv: Sequence[str]) -> int:
         return _failed(output, Exit.SAID_NO, str(error))
     except typer.Abort:
         return _failed(output, Exit.SAID_NO, "given up; nothing was changed")
-    except Exception as error:
+    except Exception as error:  # only the parser's own complaint is answered
         if not hasattr(error, "format_message"):
             raise
         return _failed(output, Exit.WRONG_USAGE, _usage(error))

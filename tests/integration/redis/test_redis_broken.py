@@ -20,6 +20,8 @@ from tinywindow.safety.services.outcome import Outcome
 from tinywindow.safety.stores.redis import CHANNEL, RedisDoorbell
 from tinywindow.safety.stores.ring_value import RING_KEY, ring_of
 
+pytestmark = pytest.mark.alone
+
 MARGIN_S = 0.15
 """What a shared machine may add to a bound, at the quickest of a few tries."""
 TRIES = 4

@@ -20,6 +20,8 @@ from valkey import Valkey, running
 
 from tinywindow.safety.stores.ring_value import RING_KEY
 
+pytestmark = pytest.mark.alone
+
 ROUNDS = 50 if SOAK else 1
 DEATHS = 100 if SOAK else 2
 BOUND_S = 0.25

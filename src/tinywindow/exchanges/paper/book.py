@@ -97,7 +97,7 @@ class Book:
                 connection.execute("PRAGMA synchronous=FULL")
                 connection.execute("PRAGMA foreign_keys=ON")
                 self._make_tables(connection)
-            except BaseException:
+            except BaseException:  # closed, whatever broke; the caller hears of it
                 connection.close()
                 raise
             return connection

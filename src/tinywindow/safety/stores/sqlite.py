@@ -218,7 +218,7 @@ class SqliteStore:
         except sqlite3.Error as error:
             self._forget()
             raise _fault_of(error) from error
-        except BaseException:
+        except BaseException:  # what is known of the book is doubtful, whatever broke
             self._forget()
             raise
 
@@ -244,7 +244,7 @@ class SqliteStore:
             result = script(tx, db)
             changes = tx.finish()
             connection.execute("COMMIT")
-        except BaseException:
+        except BaseException:  # all or nothing, whatever broke
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
@@ -284,7 +284,7 @@ class SqliteStore:
         except sqlite3.Error as error:
             self._forget_read()
             raise _fault_of(error) from error
-        except BaseException:
+        except BaseException:  # what is known of the book is doubtful, whatever broke
             self._forget_read()
             raise
 

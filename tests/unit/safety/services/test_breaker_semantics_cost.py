@@ -78,10 +78,14 @@ async def test_a_check_after_long_history_costs_what_it_costs_after_a_short_one(
         short_ms = await check_ms(breaker)
         await grow(context, now_ms, trades=10_000, marks=100_000)
         await breaker.record_equity(100)
-        start_s = time.perf_counter()
-        await breaker.check_all_metrics()
-        assert (time.perf_counter() - start_s) * 1_000 < CHECK_MS_MAX
         # A noisy machine makes single checks slow, and a cost that grows makes all of them so.
         assert await check_ms(breaker) < 3 * short_ms + 1
-    async with world.process(max_trades_per_hour=20_000) as breaker:
-        assert await check_ms(breaker) < 3 * short_ms + 1
+    first_ms = []
+    for _ in range(3):
+        async with world.process(max_trades_per_hour=20_000) as breaker:
+            start_s = time.perf_counter()
+            await breaker.check_all_metrics()
+            first_ms.append((time.perf_counter() - start_s) * 1_000)
+            assert await check_ms(breaker) < 3 * short_ms + 1
+    # What else runs on the machine makes one first look slow, and a cost that is too high all.
+    assert min(first_ms) < CHECK_MS_MAX

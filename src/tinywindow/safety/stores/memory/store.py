@@ -119,7 +119,7 @@ class MemoryStore:
                 # The head counts as a change only where it moved.
                 moved = len(tables.undo) > 0 or tx.head() != tables.head
                 changes = tx.finish()
-            except BaseException:
+            except BaseException:  # all or nothing, whatever broke
                 tables.undo.roll_back()
                 self._seen = False
                 raise
