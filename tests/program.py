@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import math
@@ -13,15 +14,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from tinywindow.cli.audit_rows import Chain
-from tinywindow.cli.audit_verify import verify_chain
 from tinywindow.exchanges.paper import discrepancies
 from tinywindow.safety.services.anchor import Anchor
+from tinywindow.safety.services.audit_log import AuditLog
+from tinywindow.safety.stores.audit_reader import SqliteAuditReader
 
 SOAK = os.environ.get("TW_TEST_PROFILE") == "soak"
 TINYWINDOW = (sys.executable, "-m", "tinywindow.cli")
@@ -167,12 +169,19 @@ def placements(data_dir: Path) -> dict[str, int]:
 def audit_faults(data_dir: Path) -> list[tuple[int, str]]:
     """What is wrong with the audit chain, its head and its anchors."""
     database = data_dir / "tinywindow.db"
-    chain = Chain(database)
-    try:
-        points = Anchor(database.with_name(database.name + ".anchor")).points()
-        return verify_chain(chain.rows(), points, chain.head()).faults
-    finally:
-        chain.close()
+
+    async def look() -> list[tuple[int, str]]:
+        reader = SqliteAuditReader(database)
+        try:
+            points = Anchor(database.with_name(database.name + ".anchor")).points()
+            found = await AuditLog(reader).verify(points)
+        finally:
+            await reader.close()
+        return [(fault.seq, fault.message) for fault in found.faults]
+
+    # In a thread of its own: the caller may be on an event loop already.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, look()).result()
 
 
 def assert_nothing_went_wrong(data_dir: Path, *, alone: bool = True) -> None:

@@ -31,6 +31,7 @@ from tinywindow.safety import (
     Refused,
     run_circuit_breaker_monitor,
 )
+from tinywindow.safety.domain.order import DEFAULT_ACCOUNT
 from tinywindow.safety.domain.records import TradingState
 from tinywindow.safety.domain.venue import MarketRules
 from tinywindow.safety.errors import ConfigurationError, DependencyError
@@ -70,6 +71,7 @@ class Orchestrator:
         kill_config: KillSwitchConfig | None = None,
         limits: PositionLimits | None = None,
         change_limits: bool = False,
+        account: str = DEFAULT_ACCOUNT,
         pause_s: float = 1.0,
         new_order_id: Callable[[], str] | None = None,
     ) -> None:
@@ -87,6 +89,7 @@ class Orchestrator:
             kill_config: the kill switch's bounds.
             limits: the position limits.
             change_limits: put `limits` in force where the store holds others; audited.
+            account: whose equity is marked; accounts of one database need different names.
             pause_s: how long the loop waits before it looks again while something is unknown.
             new_order_id: makes client order ids.
 
@@ -109,7 +112,8 @@ class Orchestrator:
             OrderValidator(default_venue=name, new_id=new_order_id),
             self.exchange,
         )
-        self.recovery = Recovery(self.gate, self.limits, self.circuit_breaker)
+        self.recovery = Recovery(self.gate, self.limits, self.circuit_breaker, account=account)
+        self.account = account
         self._strategy = strategy
         self._feed = feed
         self._clock = clock
@@ -247,7 +251,11 @@ class Orchestrator:
             await self.recovery.settle_working()
             account = await self.exchange.account()
             await self.circuit_breaker.record_market(
-                account.equity, prices=moment.prices, at=moment.at, estimated=account.estimated
+                account.equity,
+                prices=moment.prices,
+                account=self.account,
+                at=moment.at,
+                estimated=account.estimated,
             )
             # A replay's clock outruns the monitor's, so each cycle reads the state itself.
             await self.circuit_breaker.check_all_metrics()

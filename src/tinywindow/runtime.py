@@ -30,11 +30,12 @@ from tinywindow.orchestrator import Orchestrator
 from tinywindow.run_report import RunReport
 from tinywindow.safety.domain.audit import utc_text
 from tinywindow.safety.domain.money import to_decimal
+from tinywindow.safety.domain.order import DEFAULT_ACCOUNT
 from tinywindow.safety.errors import ConfigurationError, StoreUnavailable
 from tinywindow.safety.ports import Clock
 from tinywindow.safety.services.location import locate
 from tinywindow.safety.services.times import from_ms
-from tinywindow.settings import DATABASE_FILE, RunOptions, Settings
+from tinywindow.settings import DATABASE_FILE, PAPER_VENUE, RunOptions, Settings
 from tinywindow.strategies.registry import make_strategy
 
 __all__ = ["Runtime", "build", "run_until_end"]
@@ -124,6 +125,7 @@ def build(settings: Settings, options: RunOptions, report: RunReport) -> Runtime
         settings.data_dir / PAPER_BOOK,
         board,
         clock=clock,
+        name=settings.run.venue,
         opening_cash=to_decimal(settings.run.balance),
         rng=Random(settings.run.seed),  # play money's chance, no secret
         sleep=_at_once if options.replay else asyncio.sleep,
@@ -144,12 +146,19 @@ def build(settings: Settings, options: RunOptions, report: RunReport) -> Runtime
         kill_config=settings.kill_switch,
         limits=None if options.adopt_limits else settings.position_limits,
         change_limits=options.change_limits,
+        account=_account(settings),
         pause_s=0 if options.replay else settings.run.cycle_interval,
     )
     runtime = Runtime(options, clock, feed, board, exchange, orchestrator, report)
     orchestrator.before_cycle = runtime.tell_venue
     orchestrator.on_cycle = report.cycle
     return runtime
+
+
+def _account(settings: Settings) -> str:
+    """Whose equity is marked: accounts that share a database are added up, not mixed up."""
+    venue = settings.run.venue
+    return DEFAULT_ACCOUNT if venue == PAPER_VENUE else venue
 
 
 def _market(settings: Settings, options: RunOptions) -> tuple[Clock, Feed]:

@@ -21,11 +21,13 @@ from tinywindow.safety.config.layers import Layers, current_layers, read_layers,
 from tinywindow.safety.config.rules import Number, Wrong
 from tinywindow.safety.config.section import Explained, Section
 from tinywindow.safety.domain.text import exact_text
+from tinywindow.safety.domain.validation import is_venue_name
 from tinywindow.safety.errors import ConfigurationError
 from tinywindow.safety.stores.pg.address import POSTGRES_SCHEMES
 
 __all__ = [
     "DATABASE_FILE",
+    "PAPER_VENUE",
     "LoggingSettings",
     "RunOptions",
     "RunSettings",
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 DATABASE_FILE: Final = "tinywindow.db"
+PAPER_VENUE: Final = "paper"
 STRATEGIES: Final = ("momentum", "claude", "hold")
 SEED_MAX: Final = 2**63 - 1
 PORT_MAX: Final = 65_535
@@ -62,6 +65,13 @@ def _host(value: object) -> str:
     text = exact_text(value)
     if text is None or not _HOST.fullmatch(text):
         raise Wrong("is no name or address of a host", "an address to listen on, such as 127.0.0.1")
+    return text
+
+
+def _venue(value: object) -> str:
+    text = exact_text(value)
+    if text is None or not is_venue_name(text):
+        raise Wrong("is no venue's name", "1 to 32 of the characters A-Z a-z 0-9 _ . -")
     return text
 
 
@@ -104,6 +114,7 @@ class RunSettings(Section):
         scenario: the name of the simulated market's scenario.
         seed: the number from which the simulated market follows.
         symbols: the unified symbols that are traded.
+        venue: the paper venue's name; one for each account that shares a database.
         balance: what a new paper account starts with.
         cycle_interval: pause between two trading cycles.
         host: the address that the API listens on.
@@ -123,6 +134,7 @@ class RunSettings(Section):
         "ETH/USDT",
         "SOL/USDT",
     )
+    venue: Annotated[str, PlainValidator(_venue)] = PAPER_VENUE
     balance: Annotated[Number, PlainValidator(rules.positive("US dollars above 0"))] = 20_000
     cycle_interval: Annotated[float, PlainValidator(rules.seconds())] = 1.0
     host: Annotated[str, PlainValidator(_host)] = "127.0.0.1"

@@ -117,7 +117,7 @@ def test_every_module_says_what_it_is() -> None:
 def test_requirements_name_no_address() -> None:
     """Pins are versions and hashes; where the files come from is the installer's business."""
     files = sorted((ROOT / "requirements").glob("*.txt"))
-    assert [f.name for f in files] == ["dev.txt", "run.txt"]
+    assert [f.name for f in files] == ["build.txt", "dev.txt", "run.txt", "server.txt"]
     for file in files:
         text = file.read_text(encoding="utf-8")
         assert "://" not in text

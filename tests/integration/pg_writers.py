@@ -33,6 +33,7 @@ class Answer:
     answered_s: float
     order_id: str | None
     code: str
+    reason: str = ""
 
     @property
     def waited_s(self) -> float:
@@ -44,13 +45,14 @@ class Answer:
 
 
 def limits(cap: int = CAP) -> PositionLimits:
-    """Everything but the total lifted."""
+    """Everything but the total lifted, ages too: a busy machine may take minutes to be ready."""
     return PositionLimits(
         max_position_size=10_000_000,
         max_total_exposure=cap,
         max_leverage=1_000,
         max_sector_exposure_pct=100,
-        price_max_age=60,
+        price_max_age=3_600,
+        equity_max_age=3_600,
         reservation_ttl=3_600,
     )
 
@@ -80,9 +82,8 @@ async def _ask(url: str, folder: Path, name: str, *, until_full: bool) -> None:
                 asked = time.monotonic()
                 result = await enforcer.check_order_allowed(order)
                 code = "" if result.reason_code is None else result.reason_code.value
-                if code == "STATE_UNKNOWN":
-                    print(f"{name}: {result.rejection_reason}", flush=True)
-                answers.append(Answer(asked, time.monotonic(), result.client_order_id, code))
+                answered, why = time.monotonic(), result.rejection_reason or ""
+                answers.append(Answer(asked, answered, result.client_order_id, code, why))
                 full += until_full and code == "TOTAL_EXPOSURE"
                 counting.write(b".")
     (folder / f"answers-{name}").write_bytes(pickle.dumps(answers))
@@ -110,7 +111,7 @@ class PgWriters:
             process.start()
             self.running.append(process)
         ready = [self.folder / f"ready-{n}" for n in range(self.number)]
-        wait_for(lambda: all(one.exists() for one in ready), "the writers", timeout_s=90)
+        wait_for(lambda: all(one.exists() for one in ready), "the writers", timeout_s=240)
         (self.folder / "go").touch()
         return self
 
@@ -125,7 +126,7 @@ class PgWriters:
         if at_once:
             (self.folder / "go").unlink()
         for process in self.running:
-            process.join(timeout=100)
+            process.join(timeout=240)
             assert process.exitcode == 0
         files = [self.folder / f"answers-{n}" for n in range(self.number)]
         return [pickle.loads(file.read_bytes()) for file in files]

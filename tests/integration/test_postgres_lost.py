@@ -16,6 +16,7 @@ import pytest
 from pg_drafts import decide, draft, hold, latch, row, stands, told, tripping
 from pg_writers import assert_chain, query, raw
 from postgres import PostgresServer
+from psycopg.pq import TransactionStatus
 
 from program import SOAK
 from tinywindow.safety.domain.book import DecisionIds
@@ -26,9 +27,9 @@ from tinywindow.safety.stores.pg.link import BoundedConnection
 from tinywindow.safety.stores.pg.sessions import ORDER
 from tinywindow.safety.stores.postgres import PostgresStore
 
-pytestmark = [pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
 
-KILLS = 200
+KILLS = 200 if SOAK else 20
 WRITERS = "application_name LIKE 'tinywindow-writer%'"
 
 
@@ -156,7 +157,7 @@ def _killer(server: PostgresServer, database: str, ended: threading.Event, hits:
 
 
 @pytest.mark.crash
-async def test_two_hundred_sessions_ended_at_random_moments(
+async def test_sessions_ended_at_random_moments(
     durable_postgres_server: PostgresServer,
 ) -> None:
     database = durable_postgres_server.new_database()
@@ -188,7 +189,7 @@ async def test_two_hundred_sessions_ended_at_random_moments(
         if answer is not None:
             assert stands(url, name) is answer, name
     # Only where the sessions that were to find out were ended as well, three times running.
-    assert seen[None] <= KILLS // 20
+    assert seen[None] <= max(KILLS // 20, 2)
     assert_chain(url)
     # Whoever asks again with the same id learns the truth, and is never given a second approval.
     unknown = [name for name, answer in answers.items() if answer is None]
@@ -352,3 +353,21 @@ async def test_a_lost_session_can_commit_nothing_any_more(postgres_url: str) -> 
 
 def test_a_draft_is_what_the_row_says() -> None:
     assert draft("a").audit == (row("a"),)
+
+
+async def test_a_process_that_starts_slowly_leaves_no_transaction_open(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine it may be silent for longer than a writer's transaction may."""
+    seen = set()
+    whole = BoundedConnection.wait
+
+    def wait(self: BoundedConnection, *given: Any) -> Any:
+        answer = whole(self, *given)
+        seen.add(self.info.transaction_status)
+        return answer
+
+    monkeypatch.setattr(BoundedConnection, "wait", wait)
+    made = await PostgresStore.open(postgres_url, require_durable=False)
+    await made.close()
+    assert seen == {TransactionStatus.IDLE}

@@ -47,12 +47,20 @@ async def written(postgres_url: str) -> str:
     return postgres_url
 
 
+def needs_15(url: str, statement: str) -> None:
+    """Leave out what PostgreSQL 14 does not have: MERGE, and a schema that only its owner fills."""
+    version = query(url, "SELECT current_setting('server_version_num')::int")[0][0]
+    if version < 150_000 and statement.startswith(("MERGE", "CREATE TABLE")):
+        pytest.skip("PostgreSQL 14 has no MERGE, and lets everybody create tables in `public`")
+
+
 def as_role(url: str, role: str) -> str:
     return url.replace(APPLICATION, role)
 
 
 @pytest.mark.parametrize("change", CHANGES)
 async def test_the_application_may_not_change_a_row(written: str, change: str) -> None:
+    needs_15(written, change)
     with raw(written) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
         connection.execute(change)
     assert assert_chain(written) == 2
@@ -67,6 +75,7 @@ async def test_the_application_may_not_change_a_row(written: str, change: str) -
 async def test_neither_owner_nor_superuser_changes_a_row_by_mistake(
     written: str, role: str, change: str, as_replica: bool
 ) -> None:
+    needs_15(written, change)
     with raw(as_role(written, role)) as connection:
         if as_replica:
             connection.execute("SET session_replication_role = replica")
@@ -102,6 +111,7 @@ async def test_rows_are_only_appended_to_the_end_of_the_chain(
     ],
 )
 async def test_the_application_may_not_undo_what_protects_it(written: str, forbidden: str) -> None:
+    needs_15(written, forbidden)
     with raw(written) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
         connection.execute(forbidden)
 

@@ -9,11 +9,12 @@ import time
 import psycopg
 import pytest
 from pg_drafts import decide
+from pg_writers import query
 
-from program import SOAK
+from program import SOAK, wait_for
 from tinywindow.safety.stores.postgres import PostgresStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(300)]
 
 TURNS = 2_000 if SOAK else 300
 BARE = (
@@ -62,3 +63,24 @@ async def test_an_order_costs_a_few_bare_statements(durable_url: str) -> None:
     # Ratios only: how long the disk takes is the machine's, and others may be using it.
     assert ratio < 5
     assert p50["locked"] < 10 * p50["bare hop"]
+
+
+async def test_no_order_reads_a_table_from_end_to_end(postgres_url: str) -> None:
+    """What others did is found by index, so that an order costs the same after a million."""
+    first, second = [
+        await PostgresStore.open(postgres_url, require_durable=False) for _ in range(2)
+    ]
+    # The driver prepares a statement, and the planner settles on a plan, after a few uses.
+    for turn in range(30):
+        assert await decide(first, f"a{turn}") == f"a{turn}"
+        assert await decide(second, f"b{turn}") == f"b{turn}"
+        await first.read(lambda tx: tx.book())
+    await first.close()
+    await second.close()
+    looks = (
+        "SELECT seq_scan, idx_scan FROM pg_stat_user_tables"
+        " WHERE relname IN ('orders', 'executions') AND idx_scan >= 30"
+    )
+    # The server counts what a session did when the session has ended.
+    await asyncio.to_thread(wait_for, lambda: len(query(postgres_url, looks)) == 2, "it is counted")
+    assert [scans for scans, _ in query(postgres_url, looks)] == [0, 0]

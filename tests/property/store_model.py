@@ -114,6 +114,7 @@ def request(asked: Asked, now_ms: int, ids: tuple[str, str, str]) -> AdmissionRe
         equity_of=lambda _: EquityView(Decimal(10_000), known=True),
         price_source=None,
         stop_probe=lambda: None,
+        stops_beside=lambda: (),
         ids=ids,
         actor="gate",
         breaker=BREAKER if asked.measured else None,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -12,6 +14,8 @@ from typing import Self
 @dataclass
 class Proxy:
     """Listens on a Unix socket or, where `path` is empty, on a TCP port, and passes on to `target`.
+
+    `bind` makes the listening socket instead, such as one in another network namespace.
 
     Faults are plain attributes, and take effect at once for connections that stand too.
     """
@@ -24,6 +28,7 @@ class Proxy:
     reply_with: bytes | None = None
     tls: ssl.SSLContext | None = None
     port: int = 0
+    bind: Callable[[], socket.socket] | None = None
     requests: int = 0
     _server: asyncio.Server | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -37,7 +42,9 @@ class Proxy:
         await self.refuse()
 
     async def listen(self) -> None:
-        if self.path:
+        if self.bind is not None:
+            self._server = await asyncio.start_server(self._meet, sock=self.bind(), ssl=self.tls)
+        elif self.path:
             self._server = await asyncio.start_unix_server(self._meet, self.path, ssl=self.tls)
         else:
             self._server = await asyncio.start_server(

@@ -13,14 +13,18 @@ from typing import Any
 
 import pytest
 
+from tinywindow.cli import kill_wait
+from tinywindow.cli.output import Output
+from tinywindow.cli.session import Session
 from tinywindow.run_report import RunReport
 from tinywindow.runtime import Runtime, build, run_until_end
 from tinywindow.safety import KillSwitch
+from tinywindow.safety.config.layers import Layers
 from tinywindow.safety.domain.audit import AuditRow
 from tinywindow.safety.errors import ConfigurationError, LimitsDiffer, StoreUnavailable
 from tinywindow.safety.ports import Clock
 from tinywindow.safety.stores.sqlite import SqliteStore
-from tinywindow.settings import RunOptions, Settings
+from tinywindow.settings import RunOptions, RunSettings, Settings
 
 DAY_MS = 86_400_000
 NOON_MS = 1_772_625_600_000
@@ -249,3 +253,38 @@ def test_trading_in_real_time_has_one_time_only(tmp_path: Path) -> None:
     location = runtime.orchestrator.limits._handle._location
     assert location is not None
     assert location.wall is None
+
+
+async def test_accounts_that_share_a_database_are_told_apart_by_venue(tmp_path: Path) -> None:
+    """Each data directory has an account of its own, whose positions are no other's."""
+    made = {}
+    for name in ("paper-a", "paper-b", None):
+        given = {} if name is None else {"run": RunSettings(venue=name)}
+        one = settings(tmp_path / str(name), **given)
+        runtime = build(one, RunOptions(strategy="hold"), RunReport(say=str))
+        made[name] = (runtime.exchange.name, runtime.orchestrator.account)
+        await runtime.exchange.close()
+    assert made == {
+        "paper-a": ("paper-a", "paper-a"),
+        "paper-b": ("paper-b", "paper-b"),
+        None: ("paper", "default"),
+    }
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 33, "a/b", 7])
+def test_a_venues_name_is_one_that_an_order_can_carry(name: object) -> None:
+    with pytest.raises(ConfigurationError, match="venue"):
+        RunSettings(venue=name)
+
+
+async def test_kill_wait_closes_the_account_under_the_name_that_it_trades_under(
+    tmp_path: Path,
+) -> None:
+    one = settings(tmp_path, run=RunSettings(venue="paper-a"))
+    runtime = build(one, RunOptions(strategy="hold"), RunReport(say=str))
+    await runtime.exchange.account()
+    await runtime.exchange.close()
+    venues = kill_wait._venues(Session(one, Layers(), Output(as_json=True)))
+    assert list(venues) == [runtime.exchange.name] == ["paper-a"]
+    for venue in venues.values():
+        await venue.close()

@@ -1,22 +1,31 @@
-"""`tinywindow audit`: verify the chain, look at its end, export it."""
+"""`tinywindow audit`: verify the chain, look at its end, export it.
+
+The database is read and nothing more: it is not made, not upgraded, and no writer waits. So a
+log of another revision, or a damaged one, is still verified as far as it can be read.
+"""
 
 from __future__ import annotations
 
-import threading
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 import typer
 
-from tinywindow.cli.audit_rows import COLUMNS, Chain, read_export, write_export
-from tinywindow.cli.audit_verify import Verified, verify_chain
 from tinywindow.cli.output import Output, sheet, text
 from tinywindow.cli.session import Exit, Session, session_of
 from tinywindow.safety.domain.audit import AuditRow
-from tinywindow.safety.errors import ConfigurationError
+from tinywindow.safety.errors import StoreUnavailable
 from tinywindow.safety.services.anchor import Anchor, AnchorPoint
+from tinywindow.safety.services.audit_export import COLUMNS
+from tinywindow.safety.services.audit_log import AuditLog, Verification, open_audit, verify_export
+from tinywindow.safety.services.location import locate
+from tinywindow.safety.stores.audit_reader import AuditReader
 
 __all__ = ["app"]
+
+T = TypeVar("T")
 
 FOLLOW_INTERVAL_S: Final = 0.5
 SHOWN_FAULTS_MAX: Final = 20
@@ -43,20 +52,38 @@ def verify(
     session = session_of(ctx, replay_allowed=True)
     if export is not None:
         points = () if anchor is None else Anchor(anchor).points()
-        found = verify_chain(read_export(export), points, None)
-    else:
-        database = _database(session)
-        chain = Chain(database)
         try:
-            points = Anchor(anchor or database.with_name(database.name + ".anchor")).points()
-            found = verify_chain(chain.rows(), points, chain.head())
-        finally:
-            chain.close()
-    _show(session.out, found, points)
+            found = verify_export(export, points)
+        except OSError as error:
+            raise StoreUnavailable(f"{export} cannot be read: {error.strerror}") from error
+        _show(session.out, found, points, None)
+        return Exit.DONE if found.intact else Exit.SAID_NO
+    # Read before the rows: a head that is anchored meanwhile belongs to a row that is read later.
+    kept = (
+        anchor
+        or locate(session.settings.db_connection, data_dir=session.settings.data_dir).anchor_path
+    )
+    points = Anchor(kept).points()
+
+    async def work(reader: AuditReader) -> tuple[Verification, int | None]:
+        return await AuditLog(reader).verify(points), await _waiting(reader)
+
+    found, waiting = _read(session, work)
+    _show(session.out, found, points, waiting)
     return Exit.DONE if found.intact else Exit.SAID_NO
 
 
-def _show(out: Output, found: Verified, points: tuple[AnchorPoint, ...]) -> None:
+async def _waiting(reader: AuditReader) -> int | None:
+    """How many rows of stops are still to follow; None where that cannot be read."""
+    try:
+        return await reader.read(lambda view: view.waiting())
+    except StoreUnavailable:
+        return None
+
+
+def _show(
+    out: Output, found: Verification, points: tuple[AnchorPoint, ...], waiting: int | None
+) -> None:
     out.document(
         {
             "intact": found.intact,
@@ -64,7 +91,8 @@ def _show(out: Output, found: Verified, points: tuple[AnchorPoint, ...]) -> None
             "seq": found.seq,
             "hash": found.hash,
             "anchors": found.anchors,
-            "faults": [{"seq": seq, "message": message} for seq, message in found.faults],
+            "waiting": waiting,
+            "faults": [{"seq": fault.seq, "message": fault.message} for fault in found.faults],
             "faults_count": found.faults_count,
         }
     )
@@ -72,7 +100,11 @@ def _show(out: Output, found: Verified, points: tuple[AnchorPoint, ...]) -> None
         out.say(f"The chain is intact: {found.rows} rows, {found.anchors} anchors agree.")
     else:
         out.say(f"The chain is BROKEN: {found.faults_count} faults in {found.rows} rows.")
-        out.say(sheet("row", "what is wrong", rows=found.faults[:SHOWN_FAULTS_MAX]))
+        shown = found.faults[:SHOWN_FAULTS_MAX]
+        rows = ((fault.seq, fault.message) for fault in shown)
+        out.say(sheet("row", "what is wrong", rows=rows))
+    if waiting:
+        out.say(f"{waiting} rows of stops wait in the outbox; the next process appends them.")
     if not points:
         out.say("No anchor was compared: an end that was cut off cannot be seen without one.")
 
@@ -88,22 +120,24 @@ def tail(
 ) -> int:
     """Show the newest rows. With --follow and --json, one JSON object a line."""
     session = session_of(ctx, replay_allowed=True)
-    chain = Chain(_database(session))
-    try:
-        rows = chain.tail(count)
-        if session.out.as_json and not follow:
-            session.out.document([_as_data(row) for row in rows])
-            return Exit.DONE
-        _print(session.out, rows)
-        pause = threading.Event()
-        last = rows[-1].seq if rows else 0
-        while follow:
-            pause.wait(FOLLOW_INTERVAL_S)
-            rows = list(chain.rows(after=last))
-            _print(session.out, rows)
+    out = session.out
+
+    async def work(reader: AuditReader) -> None:
+        log = AuditLog(reader)
+        rows = await log.tail(count)
+        if out.as_json and not follow:
+            out.document([_as_data(row) for row in rows])
+            return
+        last = 0
+        while True:
+            _print(out, rows)
             last = rows[-1].seq if rows else last
-    finally:
-        chain.close()
+            if not follow:
+                return
+            await asyncio.sleep(FOLLOW_INTERVAL_S)
+            rows = await log.page(after=last, limit=1000)
+
+    _read(session, work)
     return Exit.DONE
 
 
@@ -115,28 +149,34 @@ def export(
 ) -> int:
     """Write the whole log to a file that `audit verify` reads again."""
     session = session_of(ctx, replay_allowed=True)
-    chain = Chain(_database(session))
     try:
-        count = write_export(chain.rows(), file)
-    finally:
-        chain.close()
+        count = _read(session, lambda reader: AuditLog(reader).export(file))
+    except OSError as error:
+        raise StoreUnavailable(f"{file} cannot be written: {error.strerror}") from error
     session.out.document({"file": file, "rows": count, "columns": COLUMNS})
     session.out.say(f"{count} rows were written to {text(file)}.")
     return Exit.DONE
 
 
-def _database(session: Session) -> Path:
-    path = session.settings.sqlite_path
-    if path is None:
-        raise ConfigurationError("database: only SQLite files are supported yet")
-    return path
+def _read(session: Session, work: Callable[[AuditReader], Awaitable[T]]) -> T:
+    """Run `work` on the log of the configured database, in an event loop of its own."""
+
+    async def run() -> T:
+        location = locate(session.settings.db_connection, data_dir=session.settings.data_dir)
+        reader = await open_audit(location)
+        try:
+            return await work(reader)
+        finally:
+            await reader.close()
+
+    return asyncio.run(run())
 
 
 def _as_data(row: AuditRow) -> dict[str, object]:
     return {name: getattr(row, name) for name in COLUMNS}
 
 
-def _print(out: Output, rows: list[AuditRow]) -> None:
+def _print(out: Output, rows: Iterable[AuditRow]) -> None:
     for row in rows:
         if out.as_json:
             out.line(_as_data(row))

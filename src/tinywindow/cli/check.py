@@ -93,6 +93,7 @@ async def _peek(session: Session, context: SafetyContext, order: CheckedOrder) -
         equity_of=lambda documents: equity_view(documents, now_ms, limits.equity_max_age_ms),
         price_source=None,
         stop_probe=context.stop_probe,
+        stops_beside=context.stops_beside,
         ids=("peek-1", "peek-2", "peek-3"),
         actor="cli",
         breaker=settings.circuit_breaker.to_limits(),

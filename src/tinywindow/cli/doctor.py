@@ -9,15 +9,18 @@ import typer
 from tinywindow.cli import findings
 from tinywindow.cli.findings import Finding, Level
 from tinywindow.cli.output import sheet, text
+from tinywindow.cli.postgres_findings import postgres
 from tinywindow.cli.redis_findings import redis
 from tinywindow.cli.session import Exit, Session, session_of
 from tinywindow.safety.config.section import Explained
 from tinywindow.safety.errors import ConfigurationError
+from tinywindow.safety.services.anchor import Anchor
 from tinywindow.safety.services.clock import SystemClock
 from tinywindow.safety.services.location import locate
 
 __all__ = ["register"]
 
+MEND_DATABASE = "name an SQLite file on a local disk, or a PostgreSQL database"
 _STYLE = {Level.OK: "green", Level.NOTE: "yellow", Level.WRONG: "bold red"}
 
 
@@ -49,10 +52,13 @@ def _look(session: Session) -> Iterator[Finding]:
     try:
         location = locate(settings.db_connection, data_dir=settings.data_dir)
     except ConfigurationError as error:
-        yield Finding("database", Level.WRONG, str(error), "name an SQLite file on a local disk")
+        yield Finding("database", Level.WRONG, str(error), MEND_DATABASE)
     else:
-        if location.sqlite_path is not None:
-            yield from findings.database(location.sqlite_path, SystemClock().now())
+        now = SystemClock().now()
+        if location.sqlite_path is None:
+            yield from postgres(location, now)
+        else:
+            yield from findings.database(location.sqlite_path, Anchor(location.anchor_path), now)
     yield from findings.stops(settings)
     yield from redis(settings.redis)
 

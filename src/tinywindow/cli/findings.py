@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -21,7 +21,16 @@ from tinywindow.safety.stores.migrate import current_revision
 from tinywindow.safety.stores.schema import SCHEMA_REVISION
 from tinywindow.settings import Settings
 
-__all__ = ["Finding", "Level", "clock", "configuration", "data_directory", "database", "stops"]
+__all__ = [
+    "Finding",
+    "Level",
+    "anchored",
+    "clock",
+    "configuration",
+    "data_directory",
+    "database",
+    "stops",
+]
 
 FREE_BYTES_MIN: Final = 256 * 1024 * 1024
 CLOCK_TOLERANCE: Final = timedelta(seconds=2)
@@ -113,8 +122,8 @@ def data_directory(settings: Settings) -> Iterator[Finding]:
         yield _wrong(subject, "others may read tokens.json", f"chmod 600 {tokens}")
 
 
-def database(path: Path, now: datetime) -> Iterator[Finding]:
-    """The SQLite file: schema, journal mode, integrity, and the anchor beside it."""
+def database(path: Path, anchor: Anchor, now: datetime) -> Iterator[Finding]:
+    """The SQLite file: schema, journal mode, integrity, and the anchor that belongs to it."""
     subject = "database"
     if not path.exists():
         yield _note(subject, f"{path} does not exist yet", "the first run makes it")
@@ -132,7 +141,7 @@ def database(path: Path, now: datetime) -> Iterator[Finding]:
             return
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         try:
-            yield from _inside(connection, path, now)
+            yield from _inside(connection, path, anchor, now)
         finally:
             connection.close()
     except (sqlite3.Error, StoreUnavailable) as error:
@@ -143,7 +152,9 @@ def database(path: Path, now: datetime) -> Iterator[Finding]:
         )
 
 
-def _inside(connection: sqlite3.Connection, path: Path, now: datetime) -> Iterator[Finding]:
+def _inside(
+    connection: sqlite3.Connection, path: Path, anchor: Anchor, now: datetime
+) -> Iterator[Finding]:
     subject = "database"
     mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
     if mode == "wal":
@@ -157,17 +168,23 @@ def _inside(connection: sqlite3.Connection, path: Path, now: datetime) -> Iterat
         yield _wrong(subject, f"damaged: {verdict}", "restore the newest backup")
     if path.stat().st_mode & OTHERS_MAY_WRITE:
         yield _wrong(subject, f"others may write {path}", f"chmod go-w {path}")
-    yield from _anchored(connection, Anchor(path.with_name(path.name + ".anchor")))
+    by_seq = "SELECT hash FROM audit_log WHERE seq = ?"
+
+    def row_at(seq: int) -> str | None:
+        row = connection.execute(by_seq, (seq,)).fetchone()
+        return None if row is None else str(row[0])
+
+    yield from anchored(row_at, anchor)
     yield from _newest(connection, now)
 
 
-def _anchored(connection: sqlite3.Connection, anchor: Anchor) -> Iterator[Finding]:
+def anchored(hash_at: Callable[[int], str | None], anchor: Anchor) -> Iterator[Finding]:
+    """The newest head that was kept outside, against the row that the database has there."""
     point = anchor.last()
     if point is None:
         yield _note("anchor", f"{anchor.path.name} holds nothing yet", "the first run writes it")
         return
-    row = connection.execute("SELECT hash FROM audit_log WHERE seq = ?", (point.seq,)).fetchone()
-    if row is not None and row[0] == point.hash:
+    if hash_at(point.seq) == point.hash:
         yield _ok("anchor", f"row {point.seq} of the audit log is the one anchored outside")
     else:
         yield _wrong(

@@ -1,7 +1,7 @@
-"""The command `kill`: latch first, then talk. Standard library only, up to `--wait`.
+"""The command `kill`: latch first, then talk. Standard library only, until the host has latched.
 
-It needs no valid configuration: where the file is broken, the environment and the defaults say
-where the database is. From the process's start to the committed latch it takes under 100 ms.
+It needs no valid configuration. From the process's start to the committed latch on this host it
+takes under 100 ms; PostgreSQL and Redis, where one is configured, are told right afterwards.
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 
+from tinywindow.cli import closing_look, kill_words
+from tinywindow.cli.kill_places import Places, places_of
 from tinywindow.cli.kill_request import HELP, HINT, KillRequest, WrongUsage, read_request
+from tinywindow.cli.kill_words import warn
 from tinywindow.cli.who import actor
 from tinywindow.safety.stores import fast_files, fast_latch
 
 __all__ = ["kill"]
 
 DONE, WRONG_USAGE, NOT_REACHED = 0, 2, 3
-DATABASE_FILE = "tinywindow.db"
-CONFIG_FILE = "tinywindow.toml"
 REPLAY_MARK = "REPLAY"
-_SQLITE = ("sqlite:///", "sqlite+aiosqlite:///")
+SOURCE = "CLI"
 
 
 def kill(argv: list[str]) -> int:
@@ -28,58 +30,155 @@ def kill(argv: list[str]) -> int:
     try:
         request = read_request(argv)
     except WrongUsage as wrong:
-        _warn(f"{wrong}\n{HINT}")
+        warn(f"{wrong}\n{HINT}")
         return WRONG_USAGE
     if request.help:
         sys.stdout.write(HELP)
         return DONE
     notes: list[str] = []
-    data_dir, database = _places(request, notes)
-    exists = database is not None and os.path.exists(database)
+    places = places_of(request, notes)
+    exists = places.sqlite is not None and os.path.exists(places.sqlite)
     now_ms = time.clock_gettime_ns(time.CLOCK_REALTIME) // 1_000_000
+    who = actor()
     result = fast_latch.stop(
-        data_dir=data_dir,
-        database=database if exists else None,
+        data_dir=places.data_dir,
+        database=places.sqlite if exists else None,
         mode=request.mode,
         reason=request.reason,
-        actor=actor(),
+        actor=who,
         now_ms=now_ms,
         time_text=_utc_text(now_ms),
+        source=SOURCE,
     )
-    if not exists:
-        place = database or "a local file"
-        notes.append(f"there is no database at {place} yet: is {data_dir} right?")
-    if os.path.exists(os.path.join(data_dir, REPLAY_MARK)):
-        notes.append(f"{data_dir} is the data directory of a replay: nothing real trades there")
-    return _finish(request, result, data_dir, notes, exists=exists)
+    latch: dict[str, object] = {
+        "id": result["latch_id"],
+        "mode": request.mode,
+        "reason": request.reason,
+        "actor": who,
+        "source": SOURCE,
+        "activated_ms": now_ms,
+    }
+    if places.unknown_database:
+        notes.append("the configured database is neither SQLite nor PostgreSQL")
+    if places.sqlite is not None and not exists:
+        place = places.sqlite
+        notes.append(f"there is no database at {place} yet: is {places.data_dir} right?")
+    if os.path.exists(os.path.join(places.data_dir, REPLAY_MARK)):
+        notes.append(
+            f"{places.data_dir} is the data directory of a replay: nothing real trades there"
+        )
+    return _Report(request, places, latch, result, notes, exists=exists).finish()
 
 
-def _finish(
-    request: KillRequest,
-    result: dict[str, object],
-    data_dir: str,
-    notes: list[str],
-    *,
-    exists: bool,
-) -> int:
-    standing = fast_files.read_kill_file(os.path.join(data_dir, fast_latch.KILL_FILE))
-    in_file = any(latch["id"] == result["latch_id"] for latch in standing)
-    # A stop never lowers the mode: one that stood before may be the stronger.
-    closing = any(latch["mode"] == fast_files.CLOSE_POSITIONS for latch in standing)
-    in_force = fast_files.CLOSE_POSITIONS if closing else request.mode
-    latched = bool(result["durable"] or result["journalled"] or in_file)
-    shown: dict[str, object] = {"latched": latched, "mode_in_force": in_force, **result}
-    shown.update(in_file=in_file, reason=request.reason, data_dir=data_dir, notes=notes)
-    if not request.json:
-        _say(shown)
-    code = DONE if result["durable"] or (latched and not exists) else NOT_REACHED
-    if request.wait and latched:
-        waited, report = _wait(request)
-        shown.update(report)
-        code = waited or code
-    if request.json:
-        sys.stdout.write(fast_files.canonical(shown) + "\n")
-    return code
+class _Report:
+    """What became of one stop, from the host's latch to the exit code."""
+
+    def __init__(
+        self,
+        request: KillRequest,
+        places: Places,
+        latch: dict[str, object],
+        result: dict[str, object],
+        notes: list[str],
+        *,
+        exists: bool,
+    ) -> None:
+        self.request, self.places, self.latch = request, places, latch
+        self.exists = exists
+        self.redis_failed = False
+        standing = fast_files.read_kill_file(os.path.join(places.data_dir, fast_latch.KILL_FILE))
+        # A stop never lowers the mode: one that stood before may be the stronger.
+        closing = any(latch["mode"] == fast_files.CLOSE_POSITIONS for latch in standing)
+        in_file = any(known["id"] == latch["id"] for known in standing)
+        self.shown: dict[str, object] = {
+            "latched": bool(result["durable"] or result["journalled"] or in_file),
+            "mode_in_force": fast_files.CLOSE_POSITIONS if closing else request.mode,
+            **result,
+            "in_file": in_file,
+            "in_redis": None,
+            "closing": None,
+            "reason": request.reason,
+            "data_dir": places.data_dir,
+            "notes": notes,
+        }
+        self.close: Callable[[], None] = lambda: None
+        self.query: closing_look.Query | None = None
+        if exists and result["durable"]:
+            self.query = closing_look.file_query(str(places.sqlite))
+
+    def finish(self) -> int:
+        """Tell whoever is left to be told, report, wait where asked; give the exit code."""
+        request, shown = self.request, self.shown
+        elsewhere = self.places.postgres is not None or self.places.redis is not None
+        if not request.json:
+            kill_words.say(shown, more=elsewhere)
+        if elsewhere:
+            said, here = kill_words.counted(shown), bool(shown["latched"])
+            self._tell_elsewhere()
+            if not request.json:
+                on_server = self.places.postgres is not None
+                kill_words.say_elsewhere(shown, database=on_server, here=here, before=said)
+        code = self._code()
+        if request.wait and shown["latched"]:
+            waited, report = _wait(request)
+            shown.update(report)
+            code = waited or code
+        else:
+            self._look_for_a_close()
+        self.close()
+        if request.json:
+            sys.stdout.write(fast_files.canonical(shown) + "\n")
+        return code
+
+    def _tell_elsewhere(self) -> None:
+        shown, places = self.shown, self.places
+        errors, notes = shown["errors"], shown["notes"]
+        try:
+            from tinywindow.cli.kill_elsewhere import Elsewhere  # noqa: PLC0415 - heavy, and late
+
+            time_text = _utc_text(int(str(self.latch["activated_ms"])))
+            told = Elsewhere(self.latch, time_text, places.postgres, places.redis, self.query)
+            told.tell()
+        except Exception as fault:  # noqa: BLE001 - the host has latched, which must be reported
+            shown["in_redis"] = None if places.redis is None else False
+            self.redis_failed = places.redis is not None
+            kill_words.add(errors, f"database and Redis: {type(fault).__name__}: {fault}")
+            return
+        if told.in_database is not None:
+            shown["durable"] = told.in_database
+        self.query, self.close = told.query, told.close
+        shown["in_redis"], self.redis_failed = told.in_redis, told.redis_failed
+        shown["latched"] = bool(shown["latched"] or told.in_database or told.in_redis)
+        for line in told.errors:
+            kill_words.add(errors, line)
+        for line in told.notes:
+            kill_words.add(notes, line)
+
+    def _code(self) -> int:
+        """0 when every configured place that is there holds the stop, or one as strong.
+
+        An SQLite file that is not there yet is no place: file and journal stand in for it.
+        """
+        shown = self.shown
+        if not shown["latched"] or self.places.unknown_database:
+            return NOT_REACHED
+        if not shown["durable"] and (self.exists or self.places.postgres is not None):
+            return NOT_REACHED
+        return NOT_REACHED if self.redis_failed else DONE
+
+    def _look_for_a_close(self) -> None:
+        """Say so where a close was asked for and nobody takes it up."""
+        shown = self.shown
+        if shown["mode_in_force"] != fast_files.CLOSE_POSITIONS or self.query is None:
+            return
+        shown["closing"] = closing_look.somebody_closes(
+            self.query,
+            latch_id=str(self.latch["id"]),
+            since_ms=int(str(self.latch["activated_ms"])),
+        )
+        if shown["closing"] is False:
+            advice = "start a process that can close, or add --wait: then this command closes"
+            warn(f"{closing_look.NOBODY}: no process took the close up; {advice}")
 
 
 def _wait(request: KillRequest) -> tuple[int, dict[str, object]]:
@@ -89,83 +188,8 @@ def _wait(request: KillRequest) -> tuple[int, dict[str, object]]:
 
         return wait_until_flat(request.data_dir, request.config, as_json=request.json)
     except Exception as fault:  # noqa: BLE001 - the latch is committed and must be reported
-        _warn(f"the stop stands, but waiting failed: {type(fault).__name__}: {fault}")
+        warn(f"the stop stands, but waiting failed: {type(fault).__name__}: {fault}")
         return NOT_REACHED, {"flat": False, "state": "UNKNOWN", "wait_error": str(fault)}
-
-
-def _say(shown: dict[str, object]) -> None:
-    errors, notes = shown["errors"], shown["notes"]
-    for line in (*_lines(errors), *_lines(notes)):
-        _warn(line)
-    if not shown["latched"]:
-        _warn("NOTHING WAS LATCHED. Trading may go on: stop the process, or the API keys.")
-        return
-    places = [
-        name
-        for name, there in (
-            ("the file KILL", shown["in_file"]),
-            ("the database", shown["durable"]),
-            ("the journal", shown["journalled"]),
-        )
-        if there
-    ]
-    sys.stdout.write(
-        f"Stopped: {shown['mode']} is latched as {shown['latch_id']}\n"
-        f"  reason  {shown['reason']}\n"
-        f"  held by {', '.join(places)} in {shown['data_dir']}\n"
-    )
-    if shown["mode_in_force"] != shown["mode"]:
-        sys.stdout.write(f"  in force is {shown['mode_in_force']}, by a stop that stood before\n")
-    sys.stdout.flush()
-
-
-def _lines(value: object) -> list[str]:
-    return [str(line) for line in value] if isinstance(value, list) else []
-
-
-def _warn(line: str) -> None:
-    sys.stderr.write(f"tinywindow: {line}\n")
-
-
-def _places(request: KillRequest, notes: list[str]) -> tuple[str, str | None]:
-    """The data directory and the SQLite file; None where the database is no local file."""
-    document = _document(request, notes)
-    data_dir = (
-        request.data_dir
-        or os.environ.get("TINYWINDOW_DATA_DIR")
-        or _text(document.get("data_dir"))
-        or "~/.local/share/tinywindow"
-    )
-    folder = os.path.abspath(os.path.expanduser(data_dir))
-    url = os.environ.get("TINYWINDOW_DATABASE") or _text(document.get("database"))
-    if not url:
-        return folder, os.path.join(folder, DATABASE_FILE)
-    for prefix in _SQLITE:
-        if url.startswith(prefix):
-            return folder, url.removeprefix(prefix).partition("?")[0]
-    return folder, None
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _document(request: KillRequest, notes: list[str]) -> dict[str, object]:
-    """The configuration file, as far as it can be read: a stop does not wait for its mending."""
-    named = request.config or os.environ.get("TINYWINDOW_CONFIG")
-    path = os.path.expanduser(named or CONFIG_FILE)
-    if not os.path.exists(path):
-        if named:
-            notes.append(f"there is no configuration file {path}")
-        return {}
-    import tomllib  # noqa: PLC0415 - most often there is no such file
-
-    try:
-        with open(path, "rb") as handle:
-            return tomllib.load(handle)
-    except (OSError, ValueError, RecursionError) as fault:
-        notes.append(f"the configuration file {path} was passed over: {fault}")
-        return {}
 
 
 def _utc_text(now_ms: int) -> str:

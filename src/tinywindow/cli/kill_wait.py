@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tinywindow.cli.close_words import close_words
+from tinywindow.cli.closing import PATIENCE_MS, anybody_closing
+from tinywindow.cli.closing_look import NOBODY
 from tinywindow.cli.logs import logs_to_stderr
 from tinywindow.cli.output import Output, plain_data, text
 from tinywindow.cli.session import Exit, Session
@@ -18,10 +20,9 @@ from tinywindow.exchanges.paper import PaperExchange, PriceBoard
 from tinywindow.safety.config.layers import Layers, read_layers
 from tinywindow.safety.domain.kill import KillState, KillSwitchMode
 from tinywindow.safety.errors import ConfigurationError, SafetyError
-from tinywindow.safety.ports import Exchange, Tx
+from tinywindow.safety.ports import Exchange
 from tinywindow.safety.services.clock import SystemClock
 from tinywindow.safety.services.context import SafetyContext
-from tinywindow.safety.services.flatten_lease import LEASE_TTL_MS, heart_beats, lease_name
 from tinywindow.safety.services.kill_report import KillSwitchStatus, VenueReport
 from tinywindow.safety.services.kill_switch import KillSwitch
 from tinywindow.safety.services.times import to_ms
@@ -32,9 +33,8 @@ __all__ = ["wait_until_flat"]
 PAPER_BOOK: Final = "paper.db"
 """As `runtime.PAPER_BOOK`, which would load strategies and feeds; a test compares them."""
 LOOK_INTERVAL_S: Final = 0.2
-PATIENCE_S: Final = LEASE_TTL_MS / 1000 + 1.0
+PATIENCE_S: Final = PATIENCE_MS / 1000
 """How long a close may be without a heartbeat before nobody counts as closing."""
-NOBODY: Final = "NOBODY IS CLOSING"
 
 Answer = tuple[int, dict[str, object]]
 
@@ -73,7 +73,7 @@ def _venues(session: Session) -> Mapping[str, Exchange]:
     book = session.settings.data_dir / PAPER_BOOK
     if session.replay or not book.exists():
         return {}
-    venue = PaperExchange(book, PriceBoard(), clock=SystemClock())
+    venue = PaperExchange(book, PriceBoard(), clock=SystemClock(), name=session.settings.run.venue)
     return {venue.name: venue}
 
 
@@ -154,10 +154,4 @@ def _open(venue: VenueReport) -> int:
 async def _anybody_closing(context: SafetyContext, clock: SystemClock) -> bool:
     """Whether any flattener's heart beats, on any venue that the store knows."""
     now_ms = to_ms(clock.now())
-
-    def look(tx: Tx) -> bool:
-        names = {key.venue for key in tx.book().keys()}  # noqa: SIM118 - a method of the book
-        names.update(record.venue for record in tx.close_records())
-        return any(heart_beats(tx.lease(lease_name(name)), now_ms=now_ms) for name in names)
-
-    return await context.store.read(look)
+    return await context.store.read(lambda tx: anybody_closing(tx, now_ms=now_ms))

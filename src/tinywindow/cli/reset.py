@@ -31,6 +31,13 @@ def reset(
             "--rebaseline", help="Measure losses from today's equity on, where they still breach."
         ),
     ] = False,
+    retire_account: Annotated[
+        str | None,
+        typer.Option(
+            help="Reset nothing: take an account that is marked no more out of the portfolio.",
+            metavar="ACCOUNT",
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> int:
     """Reset the circuit breaker. It permits trading and does not start it."""
@@ -38,10 +45,15 @@ def reset(
     for name, value in (("--operator", operator), ("--reason", reason)):
         if not value.strip():
             raise typer.BadParameter("must not be blank", param_hint=name)
-    return session.with_store(
-        lambda context: _reset(
-            session, context, printable(operator), printable(reason), rebaseline=rebaseline, yes=yes
+    operator, reason = printable(operator), printable(reason)
+    if retire_account is not None:
+        if rebaseline:
+            raise typer.BadParameter("resets nothing beside it", param_hint="--retire-account")
+        return session.with_store(
+            lambda context: _retire(session, context, retire_account, operator, reason, yes=yes)
         )
+    return session.with_store(
+        lambda context: _reset(session, context, operator, reason, rebaseline=rebaseline, yes=yes)
     )
 
 
@@ -79,6 +91,32 @@ async def _reset(
     return Exit.DONE
 
 
+async def _retire(
+    session: Session,
+    context: SafetyContext,
+    account: str,
+    operator: str,
+    reason: str,
+    *,
+    yes: bool,
+) -> int:
+    from tinywindow.safety.services.circuit_breaker import (  # noqa: PLC0415 - for this one only
+        CircuitBreaker,
+    )
+
+    settings, out = session.settings, session.out
+    name = text(account)
+    if not yes and not _agreed(session, f"Take account {name} out of the portfolio?"):
+        out.document({"retired": None})
+        out.say("Nothing was changed.")
+        return Exit.SAID_NO
+    async with CircuitBreaker(settings.redis, context, settings.circuit_breaker) as breaker:
+        await breaker.retire_account(account, operator, reason)
+    out.document({"retired": account})
+    out.say(f"Account {name} is retired. Marked again, it is a new account.")
+    return Exit.DONE
+
+
 def _show_breached(session: Session, still: list[str], *, rebaseline: bool) -> None:
     if not still:
         session.out.say("No metric would trip again at once.")
@@ -90,8 +128,8 @@ def _show_breached(session: Session, still: list[str], *, rebaseline: bool) -> N
         session.out.say("A loss that is still breached needs --rebaseline.")
 
 
-def _agreed(session: Session) -> bool:
+def _agreed(session: Session, question: str = "Reset?") -> bool:
     if session.out.as_json or not sys.stdin.isatty():
         session.out.warn("nobody can be asked here; add --yes to confirm")
         return False
-    return typer.confirm("Reset?", default=False, err=True)
+    return typer.confirm(question, default=False, err=True)

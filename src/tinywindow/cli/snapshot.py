@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
+from tinywindow.cli.closing import closing_of
 from tinywindow.cli.session import Session
 from tinywindow.safety.domain.audit import AuditRow
 from tinywindow.safety.domain.book import Book
@@ -75,7 +76,12 @@ def snapshot_without_store(session: Session, now_ms: int) -> Snapshot:
         )
     trading = TradingState.STOPPED if latches else TradingState.RUNNING
     return Snapshot(
-        status.to_data(), _breaker(readings, None), trading.value, _caps(limits), {}, []
+        {**status.to_data(), "closing": None},
+        _breaker(readings, None),
+        trading.value,
+        _caps(limits),
+        {},
+        [],
     )
 
 
@@ -97,8 +103,9 @@ def _read(session: Session, tx: Tx, status: KillSwitchStatus | None, now_ms: int
     )
     if status is None:
         status = _by_latches(tx)
+    closing = None if session.replay else closing_of(tx, status, now_ms=now_ms)
     return Snapshot(
-        kill_switch=status.to_data(),
+        kill_switch={**status.to_data(), "closing": closing},
         circuit_breaker=_breaker(watched.readings, None if trip is None else trip.sentence),
         trading=tx.head().trading.value,
         limits={**_caps(limits), "used": _used(book, limits, now_ms)},

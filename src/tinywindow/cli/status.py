@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from tinywindow.cli.close_words import close_words
+from tinywindow.cli.closing_look import NOBODY
 from tinywindow.cli.output import Output, plain_data, sheet, text
 from tinywindow.cli.session import Exit, session_of
 from tinywindow.cli.snapshot import snapshot_of, snapshot_without_store
@@ -72,6 +73,11 @@ def _show_stops(out: Output, data: Mapping[str, Any]) -> None:
             f"kill switch      [bold red]{text(kill['mode'])}[/bold red]  {text(kill['state'])}"
         )
         out.say(f"                 {text(kill['reason'])}")
+        if kill["closing"] is False:
+            out.say(
+                f"                 [bold red]{NOBODY}[/bold red]: start a process that can, or "
+                "tinywindow kill --mode CLOSE_POSITIONS --reason TEXT --wait"
+            )
     else:
         out.say("kill switch      [green]not active[/green]")
     if breaker["is_halted"]:

@@ -79,6 +79,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "scenario",
         "seed",
         "symbols",
+        "venue",
         "balance",
         "cycle_interval",
         "host",

@@ -9,9 +9,9 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tinywindow.safety.config import CircuitBreakerConfig, KillSwitchConfig, PositionLimits
+from tinywindow.safety.ports import Clock
 from tinywindow.safety.services.circuit_breaker import CircuitBreaker
 from tinywindow.safety.services.gate import OrderGate
 from tinywindow.safety.services.kill_switch import KillSwitch
@@ -47,13 +47,14 @@ async def eventually(
 
 @dataclass
 class Bot:
-    """One process's worth of parts on one database and one Redis."""
+    """One process's worth of parts on one database, an SQLite file mostly, and one Redis."""
 
     redis: object
-    database: Path
+    database: object
     kill: KillSwitchConfig = field(default_factory=kill_config)
     exchange: ScriptedExchange = field(default_factory=ScriptedExchange)
     name: str = "a"
+    clock: Clock | None = None
 
     def __post_init__(self) -> None:
         self.numbers = itertools.count()
@@ -61,13 +62,19 @@ class Bot:
             self.redis,
             self.database,
             CircuitBreakerConfig(max_trades_per_hour=10_000_000, monitor_interval=30),
+            clock=self.clock,
         )
         self.switch = KillSwitch(
-            self.redis, {self.exchange.name: self.exchange}, self.database, config=self.kill
+            self.redis,
+            {self.exchange.name: self.exchange},
+            self.database,
+            config=self.kill,
+            clock=self.clock,
         )
         self.limits = PositionLimitEnforcer(
             self.database,
             limits=PositionLimits(price_max_age=60.0),  # type: ignore[arg-type]
+            clock=self.clock,
         )
         self.gate = OrderGate(
             self.breaker, self.switch, self.limits, OrderValidator(), self.exchange
@@ -126,9 +133,14 @@ class Bot:
 
 @contextlib.asynccontextmanager
 async def bot_on(
-    redis: object, database: Path, *, name: str = "a", **changes: object
+    redis: object,
+    database: object,
+    *,
+    name: str = "a",
+    clock: Clock | None = None,
+    **changes: object,
 ) -> AsyncIterator[Bot]:
-    bot = Bot(redis, database, kill_config(**changes), name=name)
+    bot = Bot(redis, database, kill_config(**changes), name=name, clock=clock)
     try:
         await bot.feed()
         await bot.switch.is_active()

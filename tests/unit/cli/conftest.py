@@ -11,8 +11,19 @@ from typing import Any
 
 import pytest
 import structlog
+from postgres import durable_postgres_server, durable_url, postgres_server, postgres_url
+from valkey import shared_valkey, valkey
 
 from tinywindow.cli.entry import main
+
+__all__ = [
+    "durable_postgres_server",
+    "durable_url",
+    "postgres_server",
+    "postgres_url",
+    "shared_valkey",
+    "valkey",
+]
 
 
 @dataclass(frozen=True)

@@ -199,6 +199,113 @@ def test_a_changed_database_is_found(cli: Cli, chain: Path) -> None:
     }
 
 
+def _damage(database: Path, statements: str) -> None:
+    connection = sqlite3.connect(database)
+    for name in ("no_update", "no_delete", "chain"):
+        connection.execute(f"DROP TRIGGER audit_log_{name}")
+    connection.executescript(statements)
+    connection.close()
+
+
+def test_a_log_of_another_revision_is_verified_and_nothing_is_made_of_it(
+    cli: Cli, chain: Path
+) -> None:
+    _damage(chain, "UPDATE alembic_version SET version_num = '9999'; DROP TABLE positions")
+    before = {path.name: path.stat().st_mtime_ns for path in chain.parent.iterdir()}
+    answer = cli("audit", "verify", "--json")
+    assert (answer.code, answer.document["rows"]) == (0, 4)
+    assert cli("audit", "tail", "-n", "1", "--json").document[0]["seq"] == 4
+    after = {path.name: path.stat().st_mtime_ns for path in chain.parent.iterdir()}
+    volatile = {"tinywindow.db-shm", "tinywindow.db-wal"}
+    assert {n: t for n, t in after.items() if n not in volatile} == {
+        n: t for n, t in before.items() if n not in volatile
+    }
+    assert cli("status").code == 3
+
+
+@pytest.mark.parametrize(
+    ("statements", "seq"),
+    [
+        ("UPDATE audit_log SET actor = CAST(x'ff00fe' AS TEXT) WHERE seq = 2", 2),
+        ("UPDATE audit_log SET data = x'00ff' WHERE seq = 3", 3),
+        ("UPDATE audit_log SET data = 17 WHERE seq = 3", 3),
+        ("DELETE FROM head", 4),
+    ],
+)
+def test_whatever_stands_in_a_row_it_is_verified_shown_and_exported(
+    cli: Cli, chain: Path, tmp_path: Path, statements: str, seq: int
+) -> None:
+    _damage(chain, statements)
+    answer = cli("audit", "verify", "--json")
+    assert answer.code == 1
+    assert [fault["seq"] for fault in answer.document["faults"]] == [seq]
+    assert cli("audit", "tail").code == 0
+    assert len(cli("audit", "tail", "--json").document) == 4
+    for name in ("log.csv", "log.jsonl"):
+        assert cli("audit", "export", str(tmp_path / name)).code == 0
+        verified = cli("audit", "verify", str(tmp_path / name), "--json")
+        assert verified.code == (0 if "head" in statements else 1)
+
+
+def test_a_page_that_is_damaged_is_said_with_what_could_be_read(
+    cli: Cli, chain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tinywindow.safety.services import audit_log
+
+    monkeypatch.setattr(audit_log, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(audit_log, "BATCH_ROWS", 2)
+    _damage(
+        chain,
+        "UPDATE audit_log SET data = hex(zeroblob(9000)) WHERE seq = 4;"
+        "PRAGMA wal_checkpoint(TRUNCATE)",
+    )
+    connection = sqlite3.connect(chain)
+    size = connection.execute("PRAGMA page_size").fetchone()[0]
+    connection.close()
+    raw = chain.read_bytes()
+    # The first page that row 4 overflows into says that the next one is where there is none.
+    page = raw.index(b"0" * (size - 4)) // size * size
+    chain.write_bytes(raw[:page] + b"\xff" * 4 + raw[page + 4 :])
+    answer = cli("audit", "verify", "--json")
+    assert answer.code == 1, answer
+    (fault,) = answer.document["faults"]
+    assert fault["seq"] == 2
+    assert "cannot be read" in fault["message"]
+    assert answer.document["rows"] == 2
+
+
+def test_what_waits_in_the_outbox_is_said(cli: Cli, chain: Path) -> None:
+    cli("kill", "--reason", "x")
+    answer = cli("audit", "verify")
+    assert answer.code == 0
+    assert "1 rows of stops wait" in answer.out
+
+
+def test_the_anchor_is_looked_for_where_it_is_kept(
+    cli: Cli, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the file `KILL`, also where the database lies elsewhere."""
+    monkeypatch.setenv("TINYWINDOW_DATABASE", f"sqlite:///{tmp_path}/elsewhere/other.db")
+    assert cli("stop").code == 0
+    assert (data_dir / "other.db.anchor").exists()
+    assert cli("audit", "verify", "--json").document["anchors"] == 1
+    findings = cli("doctor", "--json").document["findings"]
+    (anchor,) = [one for one in findings if one["subject"] == "anchor"]
+    assert anchor["level"] == "OK"
+
+
+def test_what_cannot_be_read_or_written_is_said(cli: Cli, data_dir: Path, tmp_path: Path) -> None:
+    for words in (("verify",), ("tail",), ("export", str(tmp_path / "x.csv"))):
+        answer = cli("audit", *words)
+        assert (answer.code, "there is no database" in answer.err) == (3, True)
+    assert not data_dir.exists()
+    assert cli("db", "upgrade").code == 0
+    assert cli("audit", "export", str(tmp_path / "no" / "x.csv")).code == 3
+    assert cli("audit", "verify", str(data_dir)).code == 2
+    (data_dir / "tinywindow.db").write_bytes(b"no database" * 1000)
+    assert cli("audit", "verify").code == 3
+
+
 def test_the_tail(cli: Cli, chain: Path) -> None:
     rows = cli("audit", "tail", "-n", "2", "--json").document
     assert [row["seq"] for row in rows] == [3, 4]

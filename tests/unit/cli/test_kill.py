@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -13,10 +14,15 @@ from typing import Any
 
 import pytest
 
-from tinywindow.cli import kill_wait
+from tinywindow.cli import closing, closing_look, kill_wait
 from tinywindow.cli.kill_request import read_request
 
 Cli = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def _short_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closing_look, "LOOK_FOR_S", 0.2)
 
 
 def test_a_stop_is_in_the_file_and_in_the_database(cli: Cli, store: Path, data_dir: Path) -> None:
@@ -112,6 +118,115 @@ def test_the_reason_is_one_bounded_line() -> None:
     request = read_request(["kill", "--reason", "a\n  b" + "c" * 1000])
     assert request.reason.startswith("a bccc")
     assert len(request.reason) == 500
+
+
+# --- who closes --------------------------------------------------------------------------------
+
+
+def _write(database: Path, statement: str, *values: object) -> None:
+    connection = sqlite3.connect(database)
+    connection.execute(statement, values)
+    connection.commit()
+    connection.close()
+
+
+def test_a_close_that_nobody_takes_up_is_said(cli: Cli, store: Path) -> None:
+    answer = cli("kill", "--reason", "x", "--mode", "CLOSE_POSITIONS")
+    assert answer.code == 0
+    assert "NOBODY IS CLOSING" in answer.err
+    assert answer.out.startswith("Stopped: CLOSE_POSITIONS")
+    # A weaker stop beside it says so, too: what is in force is the close.
+    later = cli("kill", "--reason", "x", "--json")
+    assert later.document["closing"] is False
+    assert "NOBODY IS CLOSING" in later.err
+
+
+def test_a_close_that_somebody_took_up_is_not(cli: Cli, store: Path) -> None:
+    lease = "INSERT INTO leases (name, owner, fence, heartbeat_ms) VALUES ('flatten/v', 'o', 1, ?)"
+    _write(store, lease, int(time.time() * 1000) - 1_000)
+    words = ("kill", "--reason", "x", "--mode", "CLOSE_POSITIONS", "--json")
+    # A heart that beat before the stop, and not since, has nothing to do with it.
+    assert cli(*words).document["closing"] is False
+    _write(store, "UPDATE leases SET heartbeat_ms = ?", int(time.time() * 1000) + 60_000)
+    answer = cli(*words)
+    assert (answer.document["closing"], answer.err) == (True, "")
+
+
+def test_where_it_cannot_be_known_nothing_is_said_of_who_closes(
+    cli: Cli, store: Path, data_dir: Path
+) -> None:
+    assert cli("kill", "--reason", "x", "--json").document["closing"] is None
+    _write(store, "DROP TABLE leases")
+    answer = cli("kill", "--reason", "x", "--mode", "CLOSE_POSITIONS", "--json")
+    assert (answer.code, answer.document["closing"]) == (0, None)
+    store.unlink()
+    answer = cli("kill", "--reason", "x", "--mode", "CLOSE_POSITIONS", "--json")
+    assert (answer.document["closing"], "NOBODY" in answer.err) == (None, False)
+
+
+def test_the_latch_is_committed_and_told_before_anybody_is_looked_for(
+    cli: Cli, store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[object] = []
+
+    def look(query: Callable[[str], list[Any]], **_: object) -> None:
+        seen.extend(query("SELECT mode FROM latches"))
+        seen.append(capsys.readouterr().out.splitlines()[0].partition(":")[0])
+
+    monkeypatch.setattr(closing_look, "somebody_closes", look)
+    assert cli("kill", "--reason", "x", "--mode", "CLOSE_POSITIONS").code == 0
+    assert seen == [("CLOSE_POSITIONS",), "Stopped"]
+
+
+def test_status_says_that_nobody_closes(
+    cli: Cli, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli("kill", "--reason", "x", "--mode", "CLOSE_POSITIONS")
+    # Within moments of the stop, whoever can close may still be on the way.
+    assert cli("status", "--json").document["kill_switch"]["closing"] is None
+    monkeypatch.setattr(closing, "PATIENCE_MS", 0)
+    assert cli("status", "--json").document["kill_switch"]["closing"] is False
+    assert "NOBODY IS CLOSING" in cli("status").out
+    _write(
+        store,
+        "INSERT INTO close_progress (venue, state, report, updated_ms)"
+        " VALUES ('v', 'CLOSING', ?, 1)",
+        json.dumps(
+            {
+                "positions": [],
+                "cancelled": [],
+                "errors": [],
+                "resting": 0,
+                "unresolved": 0,
+                "latch_ids": [],
+                "rounds": 1,
+            }
+        ),
+    )
+    lease = "INSERT INTO leases (name, owner, fence, heartbeat_ms) VALUES ('flatten/v', 'o', 1, ?)"
+    _write(store, lease, int(time.time() * 1000))
+    assert cli("status", "--json").document["kill_switch"]["closing"] is True
+    assert "NOBODY" not in cli("status").out
+
+
+# --- elsewhere ---------------------------------------------------------------------------------
+
+
+def test_an_address_that_cannot_be_read_is_said_and_the_host_holds_the_stop(
+    cli: Cli, store: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value, words in (
+        ("DATABASE", "postgresql://u:hunter2@/", "names no database"),
+        ("DATABASE", "mysql://u:hunter2@h/x", "neither SQLite nor PostgreSQL"),
+        ("REDIS", "http://u:hunter2@h", "a URL starts with"),
+    ):
+        with monkeypatch.context() as here:
+            here.setenv(f"TINYWINDOW_{name}", value)
+            answer = cli("kill", "--reason", "x")
+            assert answer.code == 3, answer
+            assert words in answer.err
+            assert "hunter2" not in answer.out + answer.err
+            assert "the file KILL" in answer.out
 
 
 # --- --wait ------------------------------------------------------------------------------------

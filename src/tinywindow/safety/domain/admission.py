@@ -17,7 +17,7 @@ from tinywindow.safety.domain.audit import AuditDraft, EventType
 from tinywindow.safety.domain.book import Book, DecisionView, Draft
 from tinywindow.safety.domain.breaker import BreakerLimits
 from tinywindow.safety.domain.decision import Breach, Reason, Refusal
-from tinywindow.safety.domain.kill import KillSwitchMode, effective_mode
+from tinywindow.safety.domain.kill import Latch, closes
 from tinywindow.safety.domain.limits import (
     EquityView,
     Exposure,
@@ -83,6 +83,7 @@ class AdmissionRequest:
         with_intent: whether the order will be sent: then an intent is recorded.
         price_source: reference prices beside the store's, without I/O.
         stop_probe: what stops this host beside the database: the own flag, the `KILL` file.
+        stops_beside: the same stops with their modes; asked for exits only.
         found: what the shell found broken before: entries are refused for it.
         venue_reduces_only: whether the venue can be told to only reduce on this market.
         ids: fresh unique ids for rows, in order of use.
@@ -98,6 +99,7 @@ class AdmissionRequest:
     equity_of: Callable[[Mapping[str, str]], EquityView]
     price_source: PriceOf | None
     stop_probe: Callable[[], Refusal | None]
+    stops_beside: Callable[[], tuple[Latch, ...]]
     ids: tuple[str, str, str]
     actor: str
     breaker: BreakerLimits | None = None
@@ -193,7 +195,8 @@ def _entry_stops(
 
 def _exit_stops(request: AdmissionRequest, view: DecisionView) -> tuple[Breach, ...]:
     order = request.order
-    if effective_mode(view.book.latches) is KillSwitchMode.CLOSE_POSITIONS:
+    # A close may have begun before the database could take its latch.
+    if closes(view.book.latches, request.stops_beside()):
         return (
             Breach(
                 Reason.POSITION_CLOSING,

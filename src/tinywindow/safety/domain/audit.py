@@ -60,6 +60,7 @@ class EventType(StrEnum):
     CONFIG_CHANGED = "CONFIG_CHANGED"
     MARK_UNTRUSTED = "MARK_UNTRUSTED"
     CLOCK_UNTRUSTED = "CLOCK_UNTRUSTED"
+    ACCOUNT_RETIRED = "ACCOUNT_RETIRED"
     MONITOR_FAILED = "MONITOR_FAILED"
     INTERNAL_ERROR = "INTERNAL_ERROR"
 
@@ -77,6 +78,16 @@ def _plain_value(value: object) -> object:
     raise TypeError(f"{type(value).__name__} has no canonical form in an audit row")
 
 
+# Made once: `json.dumps` makes one for every row.
+_CANONICAL: Final = json.JSONEncoder(
+    sort_keys=True,
+    separators=(",", ":"),
+    ensure_ascii=True,
+    allow_nan=False,
+    default=_plain_value,
+)
+
+
 def canonical_json(value: object) -> str:
     """Serialise to the one text that is hashed: sorted keys, no blanks, ASCII, decimals as text.
 
@@ -84,14 +95,7 @@ def canonical_json(value: object) -> str:
         TypeError: for a value that has no canonical form (floats that are not finite, sets, …).
         ValueError: for NaN and infinities.
     """
-    return json.dumps(
-        value,
-        sort_keys=True,
-        separators=(",", ":"),
-        ensure_ascii=True,
-        allow_nan=False,
-        default=_plain_value,
-    )
+    return _CANONICAL.encode(value)
 
 
 @dataclass(frozen=True, slots=True)

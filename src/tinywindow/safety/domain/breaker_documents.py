@@ -15,14 +15,17 @@ __all__ = [
     "NAV",
     "NAV_RULES",
     "RESET_MARK",
+    "TRIP_RULES",
     "UNWATCHED",
     "WATCHES",
     "MarkIds",
     "NavPoint",
     "ResetMark",
+    "entries_go_on_trip",
     "nav_point",
     "nav_state",
     "reset_mark",
+    "trip_rules_text",
     "unwatched",
 ]
 
@@ -36,6 +39,9 @@ UNWATCHED: Final = "unwatched"
 """Where the breaker must begin to look: marks came in while nobody evaluated them."""
 NAV_RULES: Final = "nav_rules"
 """When a day opens, for those who record marks without a breaker."""
+
+TRIP_RULES: Final = "trip_rules"
+"""What a trip asks of kill switches, as the breaker that came last was told."""
 
 
 class MarkIds(NamedTuple):
@@ -81,6 +87,10 @@ class NavPoint:
     def rebased(self, state: NavState) -> NavPoint:
         """The same mark, with peak or baseline measured from it on."""
         return replace(self, state=state, ids=MarkIds(*(self.mark_id for _ in self.ids)))
+
+    def retired(self, state: NavState) -> NavPoint:
+        """The same mark, after an account has left; what was measured from stays."""
+        return replace(self, state=state)
 
     def to_data(self) -> list[object]:
         """The point as JSON-ready data."""
@@ -144,3 +154,13 @@ def unwatched(documents: Mapping[str, str]) -> NavPoint | None:
     """Where the breaker must begin to look, or None where everything was evaluated."""
     text = documents.get(UNWATCHED)
     return _point(text) if text else None
+
+
+def trip_rules_text(*, cancel_entries: bool) -> str:
+    """The rules of a trip as the text that the store keeps."""
+    return canonical_json({"cancel_entries": cancel_entries})
+
+
+def entries_go_on_trip(documents: Mapping[str, str]) -> bool:
+    """Whether a trip cancels resting entries; yes unless a breaker was told otherwise."""
+    return documents.get(TRIP_RULES) != trip_rules_text(cancel_entries=False)

@@ -27,6 +27,7 @@ __all__ = [
     "KillSwitchMode",
     "Latch",
     "LatchSource",
+    "closes",
     "effective_mode",
     "join",
     "step",
@@ -174,3 +175,15 @@ def effective_mode(latches: Iterable[Latch]) -> KillSwitchMode | None:
     """The mode in force: the strongest over the standing latches, None when none stands."""
     modes = [latch.mode for latch in latches if latch.standing]
     return max(modes, key=lambda mode: mode.rank) if modes else None
+
+
+def closes(latched: Iterable[Latch], beside: Iterable[Latch]) -> bool:
+    """Whether positions are to be closed, by the database's latches and those seen beside it.
+
+    Of a stop that the database has latched, its own word counts: it may have taken it on as a
+    halt only.
+    """
+    latched = tuple(latched)
+    known = {latch.id for latch in latched}
+    unlatched = (latch for latch in beside if latch.id not in known)
+    return effective_mode((*latched, *unlatched)) is KillSwitchMode.CLOSE_POSITIONS

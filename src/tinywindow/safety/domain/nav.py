@@ -59,6 +59,7 @@ __all__ = [
     "open_day",
     "performance",
     "rebaseline",
+    "retire",
     "trust_of",
 ]
 
@@ -314,3 +315,28 @@ def rebaseline(
     if drawdown:
         state = replace(state, peak_nav=state.nav, peak_since_ms=now_ms)
     return state
+
+
+def retire(state: NavState, account: str) -> NavState | MarkRefused:
+    """Take an account out of the portfolio; what it last showed leaves as a withdrawal.
+
+    Neither the NAV nor its peak nor a baseline moves, and so no loss does; the account's first
+    mark after this one is that of a new account.
+
+    Returns:
+        The new state, or why nothing was changed: the account is not known, or what it shows
+        cannot leave, as no flow could.
+    """
+    mark = state.accounts.get(account)
+    if mark is None:
+        return MarkRefused(f"there is no account {account!r} in the portfolio")
+    accounts = {name: one for name, one in state.accounts.items() if name != account}
+    units = state.units
+    if mark.counted and not mark.equity.is_zero() and not units.is_zero():
+        before, left = sum_of(state.accounts), sum_of(accounts)
+        if before <= ZERO or state.nav is None or state.nav <= ZERO:
+            return MarkRefused("the NAV is zero or less; flows are refused until a rebaseline")
+        if left < ZERO:
+            return MarkRefused("without the account the portfolio would be less than nothing")
+        units = _NAV.divide(_NAV.multiply(units, left), before)
+    return replace(state, accounts=accounts, units=units)

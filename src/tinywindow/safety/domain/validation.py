@@ -28,7 +28,15 @@ from tinywindow.safety.domain.text import exact_text, is_kind, shown, type_name
 from tinywindow.safety.domain.venue import MarketRules
 from tinywindow.safety.errors import InvariantBroken
 
-__all__ = ["KEYS_MAX", "ValidationResult", "is_order_id", "is_venue_name", "validate_order"]
+__all__ = [
+    "KEYS_MAX",
+    "ValidationResult",
+    "checked_label",
+    "checked_name",
+    "is_order_id",
+    "is_venue_name",
+    "validate_order",
+]
 
 KEYS_MAX: Final = 32
 """Keys of a mapping that are read; an order has eleven."""
@@ -38,7 +46,8 @@ _REQUIRED: Final = tuple(name for name, value in _DEFAULTS.items() if value is M
 _OPTIONAL: Final = {name: value for name, value in _DEFAULTS.items() if value is not MISSING}
 _KEYS_WANTED: Final = "only " + ", ".join(_DEFAULTS)
 _ORDER_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,36}")
-_LABEL: Final = re.compile(r"[\x20-\x7e]{1,64}")
+_LABEL: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,62}[\x21-\x7e])?")
+"""No blank at its ends: two ids that look the same are the same."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 _SIDES: Final = {side.value: side for side in Side}
 _TYPES: Final = {kind.value: kind for kind in (OrderType.MARKET, OrderType.LIMIT)}
@@ -46,7 +55,7 @@ _TYPES: Final = {kind.value: kind for kind in (OrderType.MARKET, OrderType.LIMIT
 _Choice = TypeVar("_Choice", Side, OrderType)
 
 _NUMBER_WANTED: Final = "a finite number above zero"
-_LABEL_WANTED: Final = "nothing, or 1 to 64 printable ASCII characters"
+_LABEL_WANTED: Final = "nothing, or 1 to 64 printable ASCII characters without blanks at the ends"
 _NAME_WANTED: Final = "nothing, or 1 to 32 of the characters A-Z a-z 0-9 _ . -"
 _WANTED: Final = {
     "symbol": "a unified symbol such as BTC/USDT",
@@ -95,6 +104,30 @@ def is_order_id(text: str) -> bool:
 def is_venue_name(text: str) -> bool:
     """Say whether `text` can name a venue or an account."""
     return _NAME.fullmatch(text) is not None
+
+
+def checked_name(field: str, value: object) -> str:
+    """The name of a venue or an account, as orders may carry it.
+
+    Raises:
+        ValueError: it is none; an order could never name it.
+    """
+    return _checked(field, value, _NAME, _NAME_WANTED)
+
+
+def checked_label(field: str, value: object) -> str:
+    """An id that somebody else made, such as a venue's.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return _checked(field, value, _LABEL, _LABEL_WANTED)
+
+
+def _checked(field: str, value: object, pattern: re.Pattern[str], wanted: str) -> str:
+    if isinstance(value, str) and pattern.fullmatch(value) is not None:
+        return value
+    raise ValueError(f"{field} is {shown(value)}; wanted {wanted.removeprefix('nothing, or ')}")
 
 
 def validate_order(

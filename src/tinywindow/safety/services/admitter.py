@@ -59,10 +59,14 @@ class Asking:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A decision, and when it was made, by the monotonic clock, inside its transaction."""
+    """A decision, and when it was made, by the monotonic clock, inside its transaction.
+
+    `known` says that the order's id had a hold before, so that this decision reserved nothing.
+    """
 
     verdict: Admission
     at_s: float
+    known: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,7 @@ class Admitter:
             equity_of=_equity_of(self.limits, to_ms(now)),
             price_source=self._price_source,
             stop_probe=context.stop_probe,
+            stops_beside=context.stops_beside,
             ids=(self.new_id(), self.new_id(), self.new_id()),
             actor=asking.actor,
             breaker=asking.breaker,
@@ -185,20 +190,29 @@ class Admitter:
         # Before the decision: after its commit nothing may fail any more.
         await self.flush_refusals(context)
         await self._lapse_if_due(context)
-        request = replace(
-            self.request(context, order, asking),
-            coalesced=lambda refusal: self._refusals.counts(order, refusal),
-        )
-        at_s = self.clock.monotonic()
+        asked = self._refusals.asked(order)
+        request = replace(self.request(context, order, asking), coalesced=asked.counts)
+        at_s, known = self.clock.monotonic(), False
 
         def propose(view: DecisionView) -> Draft[Admission]:
-            nonlocal at_s
-            at_s = self.clock.monotonic()
+            nonlocal at_s, known
+            at_s, known = self.clock.monotonic(), view.existing is not None
+            # A store may ask again before it commits, from a newer book.
+            asked.begin()
             return admit(self.in_force(request, view.book), view)
 
         ids = DecisionIds(order.client_order_id, order.decision_id)
-        verdict = await context.store.decide(ids, propose)
-        return Decided(verdict, at_s)
+        try:
+            verdict = await context.store.decide(ids, propose)
+        except asyncio.CancelledError:
+            # Nobody hears the answer, which may stand all the same.
+            asked.committed()
+            raise
+        except BaseException:  # whatever broke: what was drafted does not stand
+            asked.begin()
+            raise
+        asked.committed()
+        return Decided(verdict, at_s, known)
 
     async def record_invalid(
         self,

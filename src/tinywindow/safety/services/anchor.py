@@ -1,8 +1,9 @@
 """The anchor: heads of the audit chain, kept outside the database.
 
-A line is appended now and then, and at every close: sequence number, hash and time. A database
-that is behind its anchor, or whose row there has another hash, was removed, restored or rolled
-back; entries are refused until an operator says otherwise.
+A line is appended now and then, and at every close: sequence number, hash, time, and the chain
+that it belongs to, which is named by the hash of its first row. A database that is behind its
+anchor, or whose row there has another hash, was removed, restored or rolled back, or is another
+one; entries are refused until an operator says otherwise.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final
 from tinywindow.safety.domain.audit import utc_text
 from tinywindow.safety.ports import Tx
 
-__all__ = ["Anchor", "AnchorPoint"]
+__all__ = ["Anchor", "AnchorPoint", "chain_of"]
 
 TAIL_BYTES: Final = 4096
 SEQ_MAX: Final = 2**63 - 1
@@ -26,10 +27,15 @@ SEQ_MAX: Final = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class AnchorPoint:
-    """One head of the chain: its sequence number and hash."""
+    """One head of the chain: its sequence number and hash.
+
+    `chain` is the hash of the chain's first row, which no other database shares; empty in lines
+    that were written before anchors named it.
+    """
 
     seq: int
     hash: str
+    chain: str = ""
 
 
 class Anchor:
@@ -69,15 +75,18 @@ class Anchor:
         except FileNotFoundError:
             return False
 
-    def append(self, seq: int, digest: str, now: datetime) -> None:
+    def append(self, seq: int, digest: str, now: datetime, *, chain: str = "") -> None:
         """Add a head and sync it to disk; the same head is not written twice.
+
+        `chain` names the database, as `chain_of` does.
 
         Raises:
             OSError: it could not be written.
         """
         if seq in {0, self._written}:
             return
-        line = json.dumps({"seq": seq, "hash": digest, "time": utc_text(now)}) + "\n"
+        fields = {"seq": seq, "hash": digest, "time": utc_text(now)}
+        line = json.dumps({**fields, "chain": chain} if chain else fields) + "\n"
         handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             size = os.fstat(handle).st_size
@@ -95,20 +104,34 @@ class Anchor:
         if point is None:
             return None
         rows = tx.audit_rows(after=point.seq - 1, limit=1)
+        if rows and (rows[0].seq, rows[0].hash) == (point.seq, point.hash):
+            return None
+        own = chain_of(tx)
+        if point.chain and own and own != point.chain:
+            return (
+                f"{self.path.name} in the data directory was written for another database: give "
+                "each database a data directory of its own, or, where this one is meant to take "
+                "the other's place, move the anchor away"
+            )
         if not rows or rows[0].seq != point.seq:
             return (
                 f"the audit log ends at {tx.head().audit_seq}, before the anchored row "
                 f"{point.seq}: the database is new, restored or rolled back"
             )
-        if rows[0].hash != point.hash:
-            return f"row {point.seq} of the audit log is not the anchored one"
-        return None
+        return f"row {point.seq} of the audit log is not the anchored one"
+
+
+def chain_of(tx: Tx) -> str:
+    """The name of a database's chain: the hash of its first row, empty before there is one."""
+    first = tx.audit_rows(limit=1)
+    return first[0].hash if first else ""
 
 
 def _point(line: str) -> AnchorPoint | None:
     try:
         data = json.loads(line)
-        point = AnchorPoint(int(data["seq"]), str(data["hash"]))
-    except (ValueError, KeyError, TypeError, OverflowError):
+        chain = data.get("chain", "")
+        point = AnchorPoint(int(data["seq"]), str(data["hash"]), str(chain))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
     return point if 0 < point.seq <= SEQ_MAX else None

@@ -33,6 +33,8 @@ COLUMNS: Final = (
 )
 """The columns of the log and of every export, in order."""
 
+UNDECODED: Final = "surrogateescape"
+"""Bytes that are no UTF-8 stand for themselves: a damaged row is exported, and found, as it is."""
 _MAY_BE_ABSENT: Final = frozenset({"agent_id", "order_id", "decision_id"})
 FIELD_CHARS_MAX: Final = 16 * 1024 * 1024
 """Characters of the longest field that is read back."""
@@ -57,7 +59,9 @@ class ExportWriter:
         self._csv = _is_csv(path)
         self._path = path
         self._partial = path.with_name(path.name + ".partial")
-        self._file: IO[str] = self._partial.open("w", encoding="utf-8", newline="")
+        self._file: IO[str] = self._partial.open(
+            "w", encoding="utf-8", errors=UNDECODED, newline=""
+        )
         self._table = csv.writer(self._file, lineterminator="\n")
         self.rows = 0
         if self._csv:
@@ -96,7 +100,7 @@ def read_export(path: Path) -> Iterator[AuditRow]:
     as_csv = _is_csv(path)
     csv.field_size_limit(FIELD_CHARS_MAX)
     number = 0
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8", errors=UNDECODED, newline="") as file:
         try:
             lines: Iterable[object] = csv.DictReader(file) if as_csv else map(_parsed, file)
             for line in lines:

@@ -11,26 +11,27 @@ from datetime import datetime
 from types import TracebackType
 from typing import Final, Self
 
-from tinywindow.safety.domain.audit import AuditDraft, EventType
+from tinywindow.safety.domain.audit import EventType
 from tinywindow.safety.domain.book import Book
 from tinywindow.safety.domain.breaker import evaluate
-from tinywindow.safety.domain.breaker_documents import nav_point
+from tinywindow.safety.domain.breaker_documents import TRIP_RULES, nav_point, trip_rules_text
 from tinywindow.safety.domain.money import to_decimal
 from tinywindow.safety.domain.nav_state import NavState
 from tinywindow.safety.domain.records import ReferencePrice, Trip
 from tinywindow.safety.domain.reset import RESET_LIFETIME_MS, pending_reset
 from tinywindow.safety.domain.reset import PendingReset as ShownReset
+from tinywindow.safety.domain.validation import checked_label, checked_name
 from tinywindow.safety.domain.windows import ExecutionBook, ExecutionKind, Outcome
 from tinywindow.safety.errors import ResetRefused
 from tinywindow.safety.ports import Tx
 from tinywindow.safety.services import breaker_scripts, settlement
 from tinywindow.safety.services.breaker_check import Examination, examine, settle
-from tinywindow.safety.services.breaker_core import BreakerCore
 from tinywindow.safety.services.breaker_scripts import Attempt, MarkResult, outcome_of
 from tinywindow.safety.services.breaker_status import CircuitBreakerStatus, metrics_of, note_of
 from tinywindow.safety.services.clock_watch import Moment
 from tinywindow.safety.services.context import SafetyContext
 from tinywindow.safety.services.logs import get_logger
+from tinywindow.safety.services.operator_acts import OperatedBreaker
 from tinywindow.safety.services.pending_reset import PendingReset, confirm_reset
 from tinywindow.safety.services.times import from_ms, to_ms
 
@@ -41,7 +42,7 @@ _log = get_logger(__name__)
 _CALLS: Final = {kind.value: kind for kind in (ExecutionKind.CANCEL, ExecutionKind.DECISION)}
 
 
-class CircuitBreaker(BreakerCore):
+class CircuitBreaker(OperatedBreaker):
     """Halts trading when one of five metrics is breached, until a person resets it."""
 
     async def __aenter__(self) -> Self:
@@ -75,13 +76,15 @@ class CircuitBreaker(BreakerCore):
         """
         try:
             return await self._check()
-        except Exception as error:
+        except Exception as error:  # counted, whatever broke; three in a row halt
             self._failure = f"{type(error).__name__}: {error}"
             self._health.failed(self._failure)
             raise
 
     async def _check(self) -> CircuitBreakerStatus:
         context = await self._open()
+        if self._cursor is None:
+            await self._agree_on_trips(context)
         moment = self._moment()
         limits, cursor = self._limits, self._cursor
         may_roll = moment.day_may_roll
@@ -123,6 +126,13 @@ class CircuitBreaker(BreakerCore):
         self._mirror.offer(status.to_json())
         return status
 
+    async def _agree_on_trips(self, context: SafetyContext) -> None:
+        """Tell every kill switch on the store what a trip asks of it, at the first check."""
+        text = trip_rules_text(cancel_entries=self._config.cancel_entries_on_trip)
+        told = await context.store.read(lambda tx: tx.document(TRIP_RULES))
+        if told != text and not (told is None and self._config.cancel_entries_on_trip):
+            await context.store.transact(lambda tx: tx.put_document(TRIP_RULES, text))
+
     def _status(self, seen: Examination, now: datetime) -> CircuitBreakerStatus:
         reason = None if seen.trip is None else seen.trip.sentence
         if reason is None:
@@ -158,7 +168,8 @@ class CircuitBreaker(BreakerCore):
 
         Raises:
             NotANumber: a number is none.
-            ValueError: the mark was not taken on, such as a flow at a NAV of zero.
+            ValueError: the account is no name, or the mark was not taken on, such as a flow at a
+                NAV of zero.
             StoreUnavailable: nothing was recorded.
         """
         await self._mark(equity, cash_flow, account, at, (), estimated=estimated)
@@ -197,6 +208,7 @@ class CircuitBreaker(BreakerCore):
         estimated: bool,
     ) -> None:
         value, flow = to_decimal(equity), to_decimal(cash_flow)
+        account = checked_name("account", account)
         context = await self._open()
         moment = self._moment()
 
@@ -241,8 +253,11 @@ class CircuitBreaker(BreakerCore):
             at: when it was sent, aware; now when absent.
 
         Raises:
+            ValueError: `ok` or the id is none.
             StoreUnavailable: nothing was recorded.
         """
+        if client_order_id is not None:
+            checked_label("client_order_id", client_order_id)
         await self._attempted(ExecutionKind.ORDER, outcome_of(ok), client_order_id, at)
 
     async def record_call(
@@ -257,9 +272,10 @@ class CircuitBreaker(BreakerCore):
             ValueError: the kind is neither.
             StoreUnavailable: nothing was recorded.
         """
-        if kind not in _CALLS:
+        found = next((one for name, one in _CALLS.items() if name == kind), None)
+        if found is None:
             raise ValueError(f"kind is {kind!r}; wanted 'cancel' or 'decision'")
-        await self._attempted(_CALLS[kind], outcome_of(ok), None, None)
+        await self._attempted(found, outcome_of(ok), None, None)
 
     async def _attempted(
         self,
@@ -370,19 +386,3 @@ class CircuitBreaker(BreakerCore):
             raise ResetRefused(refused)
         _log.warning("circuit_breaker_reset", operator=operator, reason=reason)
         self._activity.set()
-
-    async def trust_clock(self, operator: str, reason: str) -> None:
-        """Say that the wall clock is right as it is now; audited in the operator's name.
-
-        Raises:
-            ValueError: the operator or the reason is blank.
-            StoreUnavailable: nothing was changed.
-        """
-        if not operator.strip() or not reason.strip():
-            raise ValueError("who vouches for the clock, and why, must be named")
-        context = await self._open()
-        now = self._clock.now()
-        data = {"trusted": True, "reason": reason, "operator": operator}
-        row = AuditDraft(self._new_id(), now, EventType.CLOCK_UNTRUSTED, operator, data)
-        await context.store.transact(lambda tx: tx.audit(row))
-        self._watch.vouch(context)

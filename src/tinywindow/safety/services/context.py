@@ -18,7 +18,7 @@ from tinywindow.safety.domain.decision import Breach, Reason, Refusal
 from tinywindow.safety.domain.kill import Latch
 from tinywindow.safety.errors import DependencyError, StoreUnavailable
 from tinywindow.safety.ports import Clock, Store
-from tinywindow.safety.services.anchor import Anchor
+from tinywindow.safety.services.anchor import Anchor, chain_of
 from tinywindow.safety.services.clock import SystemClock
 from tinywindow.safety.services.kill_file import KillFile
 from tinywindow.safety.services.location import Location, locate
@@ -76,6 +76,13 @@ class SafetyContext:
                 return Refusal((breach,))
         return None
 
+    def stops_beside(self) -> tuple[Latch, ...]:
+        """The stops of the own flag and of the `KILL` file, with their modes.
+
+        Reads the file where there is one; made for exits, which only a close holds back.
+        """
+        return (*tuple(self.local_stops.values()), *self.kill_file.read())
+
     def found(self) -> tuple[Breach, ...]:
         """What is broken around the store, as reasons to refuse entries."""
         return tuple(Breach(reason, message) for reason, message in self.faults.items())
@@ -107,12 +114,23 @@ class SafetyContext:
                 await self.anchor_head()
 
     async def anchor_head(self) -> None:
-        """Write the chain's head outside the database; a failure is logged, and tried again."""
+        """Write the chain's head outside the database; a failure is logged, and tried again.
+
+        A database that was put back while this process runs is found out here: its head would
+        otherwise become the newest anchor, and hide what is missing.
+        """
         if Reason.STORE_ROLLED_BACK in self.faults:
             return
         try:
-            head = await self.store.read(lambda tx: tx.head())
-            self.anchor.append(head.audit_seq, head.audit_hash, self.clock.now())
+            point = self.anchor.last()
+            head, chain, fault = await self.store.read(
+                lambda tx: (tx.head(), chain_of(tx), self.anchor.fault(tx, point))
+            )
+            if fault is not None:
+                self.faults[Reason.STORE_ROLLED_BACK] = fault
+                log.error("store_rolled_back", fault=fault)
+                return
+            self.anchor.append(head.audit_seq, head.audit_hash, self.clock.now(), chain=chain)
         except (DependencyError, OSError) as error:
             log.warning("anchor_not_written", error=str(error))
 
@@ -163,13 +181,12 @@ async def open_context(location: Location) -> SafetyContext:
 
     A context of one's own: the flattener's thread has one, since a store belongs to one loop.
     """
-    name = "audit.anchor" if location.sqlite_path is None else f"{location.sqlite_path.name}.anchor"
     context = SafetyContext(
         store=await open_store(location),
         data_dir=location.data_dir,
         kill_file=KillFile(location.data_dir / "KILL"),
         journal=Journal(location.data_dir / "journal.jsonl"),
-        anchor=Anchor(location.data_dir / name),
+        anchor=Anchor(location.anchor_path),
     )
     try:
         # The anchor is read before the database's snapshot: others may add to both meanwhile, and
@@ -182,7 +199,7 @@ async def open_context(location: Location) -> SafetyContext:
             fault = await context.store.read(lambda tx: context.anchor.fault(tx, point))
     except OSError as error:
         fault = f"the anchor cannot be read: {error}"
-    except BaseException:
+    except BaseException:  # no open store is left behind, whatever broke
         await context.store.close()
         raise
     if fault is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from tinywindow.safety.domain.book import Book
+from tinywindow.safety.domain.breaker_documents import entries_go_on_trip
 from tinywindow.safety.domain.money import EXACT, ZERO
 from tinywindow.safety.domain.order import DEFAULT_ACCOUNT, PositionKey, Side
 from tinywindow.safety.domain.records import Hold, HoldState
@@ -66,9 +67,10 @@ class FlattenView:
         patience_s = self.store.timeout_s
 
         def script(tx: Tx) -> tuple[Directive, Book]:
-            tripped = self.cancel_on_trip and tx.standing_trip() is not None
-            found = directive_of((*tx.standing_latches(), *unmerged(tx, hints)), tripped=tripped)
             book = tx.book()
+            tripped = self.cancel_on_trip and tx.standing_trip() is not None
+            tripped = tripped and entries_go_on_trip(book.documents)
+            found = directive_of((*tx.standing_latches(), *unmerged(tx, hints)), tripped=tripped)
             # The store's own book moves on: what is kept here is a copy of this moment's.
             return found, replace(book, holds=dict(book.holds), positions=dict(book.positions))
 

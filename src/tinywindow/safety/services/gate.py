@@ -18,7 +18,7 @@ from tinywindow.safety.domain.approval import APPROVAL_TTL_S, ApprovalVoid, Appr
 from tinywindow.safety.domain.audit import EventType
 from tinywindow.safety.domain.book import Book, DecisionView
 from tinywindow.safety.domain.decision import Breach, Reason, Refusal
-from tinywindow.safety.domain.kill import KillSwitchMode, effective_mode
+from tinywindow.safety.domain.kill import closes
 from tinywindow.safety.domain.order import CheckedOrder
 from tinywindow.safety.domain.records import HoldState, TradingState, Trip
 from tinywindow.safety.domain.venue import Placed, Rejected, Unknown
@@ -284,7 +284,7 @@ class OrderGate:
                 return await self._exchange.place(approved)
         except ApprovalVoid:
             raise
-        except Exception as error:
+        except Exception as error:  # whatever broke: rejected, or unknown once given out
             log.exception("exchange_failed", order_id=order_id)
             message = f"{type(error).__name__} in the exchange adapter"
             if approved.redeemed:
@@ -340,8 +340,7 @@ def _stopped_since(book: Book | None, epoch: int) -> Refusal | None:
 
 def _closing(context: SafetyContext, book: Book | None) -> Refusal | None:
     """Whether a close began between an exit's approval and its send: then the close sells it."""
-    latches = (*context.local_stops.values(), *(() if book is None else book.latches))
-    if effective_mode(latches) is not KillSwitchMode.CLOSE_POSITIONS:
+    if not closes(() if book is None else book.latches, context.stops_beside()):
         return None
     message = "the kill switch began to close positions"
     return Refusal((Breach(Reason.POSITION_CLOSING, message),))

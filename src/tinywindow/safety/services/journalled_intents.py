@@ -7,14 +7,18 @@ database was away must be looked up, and not sent a second time, even if its sen
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 
 from tinywindow.safety.domain.money import plain
 from tinywindow.safety.domain.order import OrderType, PositionKey, Side
 from tinywindow.safety.domain.records import Hold, HoldState
+from tinywindow.safety.ports import Tx
+from tinywindow.safety.services.context import SafetyContext
 from tinywindow.safety.services.logs import get_logger
+from tinywindow.safety.stores.journal import Journal
 
-__all__ = ["INTENT", "entry_of", "hold_of"]
+__all__ = ["INTENT", "entry_of", "hold_of", "take_on"]
 
 INTENT = "intent"
 """The kind of such a line."""
@@ -66,3 +70,33 @@ def hold_of(entry: Mapping[str, object]) -> Hold | None:
         _log.warning("journal_line_skipped", error="no amount", entry=repr(entry)[:200])
         return None
     return hold
+
+
+async def take_on(context: SafetyContext, venue: str) -> None:
+    """Give the database the closes on `venue` that it never heard of, as UNKNOWN, to be looked up.
+
+    At the start of a process: their sender is dead, and the stop that it served may be released,
+    so that no flattener would read the journal any more. What the database knows stays as it is.
+
+    Raises:
+        StoreUnavailable: the database cannot be written.
+    """
+    journal = Journal(context.journal.path)
+    holds: list[Hold] = []
+    try:
+        offset, entries = journal.pending()
+        while entries:
+            holds.extend(hold for hold in map(hold_of, entries) if hold is not None)
+            journal.merged(offset)
+            offset, entries = journal.pending()
+    except OSError as fault:
+        _log.error("journal_not_read", error=str(fault))
+    found = [hold for hold in holds if hold.key.venue == venue]
+
+    def script(tx: Tx) -> None:
+        for hold in found:
+            if tx.hold(hold.client_order_id) is None:
+                tx.put_hold(replace(hold, state=HoldState.UNKNOWN))
+
+    if found:
+        await context.store.transact(script)

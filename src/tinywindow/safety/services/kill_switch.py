@@ -335,7 +335,7 @@ class KillSwitch:
         """After each look of the watcher: have the flattener run while anything asks for it."""
         if self._flattener is None:
             return
-        tripped = seen.view is not None and seen.view.tripped
+        tripped = seen.view is not None and seen.view.cancels_entries
         wanted = seen.latches or (tripped and self._config.cancel_entries_on_trip)
         if wanted or (changed and self._flattener.running):
             self._flattener.ensure(wake=changed)

@@ -107,7 +107,7 @@ class KillWatch:
             signature = (
                 frozenset(latch.id for latch in seen.latches),
                 seen.mode,
-                seen.view is not None and seen.view.tripped,
+                seen.view is not None and seen.view.cancels_entries,
             )
             changed, self._before = signature != self._before, signature
             self._on_look(seen, changed=changed)

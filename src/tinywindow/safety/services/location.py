@@ -43,6 +43,13 @@ class Location:
     data_dir: Path
     wall: Clock | None = None
 
+    @property
+    def anchor_path(self) -> Path:
+        """The file with the heads of this database's audit chain."""
+        if self.sqlite_path is None:
+            return self.data_dir / "audit.anchor"
+        return self.data_dir / f"{self.sqlite_path.name}.anchor"
+
 
 def default_data_dir() -> Path:
     """The data directory of the command: `TINYWINDOW_DATA_DIR`, or one below the user's home."""

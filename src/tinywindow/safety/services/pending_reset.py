@@ -106,6 +106,9 @@ class PendingReset:
             ResetRefused: it may not be confirmed; the message says why. Nothing was changed.
             StoreUnavailable: nothing was changed.
         """
+        named: tuple[object, ...] = (operator, reason)
+        if not all(isinstance(one, str) for one in named):
+            raise ResetRefused("who confirms the reset, and why, must be named")
         await self._confirm(self._pending, operator, reason, rebaseline=rebaseline)
 
 

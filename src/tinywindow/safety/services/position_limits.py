@@ -8,17 +8,19 @@ from types import TracebackType
 from typing import Final, Self
 
 from tinywindow.safety.config import PositionLimits
+from tinywindow.safety.domain.admission import Admission
 from tinywindow.safety.domain.audit import EventType
 from tinywindow.safety.domain.book import Book
 from tinywindow.safety.domain.decision import Breach, Reason, Refusal
 from tinywindow.safety.domain.limits import newest_price
 from tinywindow.safety.domain.money import to_decimal
 from tinywindow.safety.domain.symbols import parse_symbol
+from tinywindow.safety.domain.validation import checked_name, is_order_id
 from tinywindow.safety.domain.watch import equity_view
 from tinywindow.safety.errors import LedgerBusy, LimitsDiffer, StoreUnavailable
 from tinywindow.safety.ports import Clock, PriceSource
 from tinywindow.safety.services import settlement
-from tinywindow.safety.services.admitter import Admitter, Asking, random_id
+from tinywindow.safety.services.admitter import Admitter, Asking, Decided, random_id
 from tinywindow.safety.services.breaker_scripts import record_mark
 from tinywindow.safety.services.capacity import Capacity, capacity_of
 from tinywindow.safety.services.clock import SystemClock
@@ -115,7 +117,8 @@ class PositionLimitEnforcer:
                 await self.admitter.record_invalid(context, validated.errors, ACTOR)
                 return LimitResult(False, None, invalid(validated.errors))
             placed = self.admitter.placed_here(checked)
-            verdict = (await self.admitter.admit(context, placed, Asking(ACTOR))).verdict
+            decided = await self.admitter.admit(context, placed, Asking(ACTOR))
+            verdict = await self._still(context, decided)
         except LimitsDiffer:
             raise
         except LedgerBusy as error:
@@ -131,6 +134,31 @@ class PositionLimitEnforcer:
         if isinstance(verdict, Refusal):
             return LimitResult(False, order_id, verdict.breaches)
         return LimitResult(True, order_id)
+
+    async def _still(self, context: SafetyContext, decided: Decided) -> Admission:
+        """Look once more at what stops this host beside the database, after the commit.
+
+        A stop that no database knows of yet, such as a `KILL` file, has no lock in common with
+        the commit and may have come while that was under way: the approval is not given out, and
+        what it reserved is given back.
+        """
+        verdict = decided.verdict
+        if isinstance(verdict, Refusal) or verdict.reduces:
+            return verdict
+        stopped = context.stop_probe()
+        if stopped is None:
+            return verdict
+        order_id = verdict.hold.client_order_id
+        try:
+            if not decided.known:
+                row = self.admitter.draft(
+                    EventType.ORDER_RELEASED, {"message": stopped.reason}, order_id=order_id
+                )
+                await context.store.transact(lambda tx: settlement.release(tx, order_id, row))
+        except StoreUnavailable as error:
+            # It stays reserved, which refuses others rather than approving too much.
+            log.error("release_not_booked", order_id=order_id, error=str(error))
+        return stopped
 
     async def record_fill(
         self,
@@ -156,6 +184,7 @@ class PositionLimitEnforcer:
             KeyError: no order was ever held under the id.
             NotANumber: a number is none.
         """
+        _no_stranger(client_order_id)
         context = await self.admitter.open()
         report = settlement.FillReport(
             client_order_id,
@@ -174,6 +203,7 @@ class PositionLimitEnforcer:
         Raises:
             KeyError: no order was ever held under the id.
         """
+        _no_stranger(client_order_id)
         context = await self.admitter.open()
         row = self.admitter.draft(EventType.ORDER_RELEASED, {}, order_id=client_order_id)
         await context.store.transact(lambda tx: settlement.release(tx, client_order_id, row))
@@ -191,11 +221,12 @@ class PositionLimitEnforcer:
 
         Raises:
             BadSymbol, NotANumber: the symbol or a number is none.
+            ValueError: the venue or the account is no name.
         """
         context = await self.admitter.open()
         found = settlement.FoundPosition(
-            venue or self.admitter.venue,
-            account,
+            self.admitter.venue if venue is None else checked_name("venue", venue),
+            checked_name("account", account),
             parse_symbol(symbol).text,
             to_decimal(amount),
             to_decimal(price),
@@ -216,10 +247,12 @@ class PositionLimitEnforcer:
 
         Raises:
             NotANumber: a number is none.
-            ValueError: the mark was not taken on, such as a flow at a NAV of zero.
+            ValueError: the account is no name, or the mark was not taken on, such as a flow at a
+                NAV of zero.
         """
         context = await self.admitter.open()
         value, flow = to_decimal(equity), to_decimal(cash_flow)
+        account = checked_name("account", account)
         now = self._clock.now()
         result = await context.store.transact(
             lambda tx: record_mark(
@@ -285,3 +318,9 @@ class PositionLimitEnforcer:
             log.error("refusals_not_written", error=str(error))
         finally:
             await self._handle.close()
+
+
+def _no_stranger(client_order_id: object) -> None:
+    """Say at once that an id is unknown under which no order can ever have been held."""
+    if not isinstance(client_order_id, str) or not is_order_id(client_order_id):
+        raise KeyError(client_order_id)

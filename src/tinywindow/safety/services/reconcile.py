@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Final
 
 from tinywindow.safety.domain.audit import EventType
+from tinywindow.safety.domain.kill import closes
 from tinywindow.safety.domain.money import ZERO, plain
 from tinywindow.safety.domain.order import PositionKey
 from tinywindow.safety.domain.records import Hold, HoldState, Position
@@ -21,6 +22,7 @@ from tinywindow.safety.ports import Exchange, Tx
 from tinywindow.safety.services import settlement
 from tinywindow.safety.services.admitter import Admitter
 from tinywindow.safety.services.context import SafetyContext
+from tinywindow.safety.services.flatten_lease import heart_beats, lease_name
 from tinywindow.safety.services.logs import get_logger
 from tinywindow.safety.services.sending import Settler
 from tinywindow.safety.services.times import to_ms
@@ -60,11 +62,17 @@ class Reconciler:
         self._account = account
 
     async def orders(self, context: SafetyContext) -> ReconciliationReport:
-        """Look up every order of ours that is open with a recorded intent."""
+        """Look up every order of ours that is open with a recorded intent.
+
+        Closing orders are the flattener's while one is at work or has to be; what a released
+        close left behind is looked up like any other order.
+        """
         report = ReconciliationReport()
-        holds = await context.store.read(lambda tx: tuple(tx.book().holds.values()))
+        holds, closing = await self._open_orders(context)
         for hold in holds:
-            if hold.key.venue != self._exchange.name or hold.intent_ms is None or hold.flatten:
+            if hold.key.venue != self._exchange.name or hold.intent_ms is None:
+                continue
+            if hold.flatten and closing:
                 continue
             try:
                 await self._order(context, hold, report)
@@ -74,6 +82,19 @@ class Reconciler:
                 report.errors.append(f"{hold.client_order_id}: {str(error) or repr(error)}")
                 report.unsettled.append(hold.client_order_id)
         return report
+
+    async def _open_orders(self, context: SafetyContext) -> tuple[tuple[Hold, ...], bool]:
+        """Every open order, and whether closing ones are a flattener's to follow."""
+        beside = context.stops_beside()
+        now_ms = to_ms(self._admitter.clock.now())
+
+        def script(tx: Tx) -> tuple[tuple[Hold, ...], bool]:
+            book = tx.book()
+            lease = tx.lease(lease_name(self._exchange.name))
+            closing = closes(book.latches, beside) or heart_beats(lease, now_ms=now_ms)
+            return tuple(book.holds.values()), closing
+
+        return await context.store.read(script)
 
     async def _order(
         self, context: SafetyContext, hold: Hold, report: ReconciliationReport

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from tinywindow.safety.domain.audit import EventType
 from tinywindow.safety.domain.decision import Reason
+from tinywindow.safety.domain.order import DEFAULT_ACCOUNT
 from tinywindow.safety.domain.records import HoldState
 from tinywindow.safety.errors import VenueUnavailable
+from tinywindow.safety.services import journalled_intents
 from tinywindow.safety.services.circuit_breaker import CircuitBreaker
 from tinywindow.safety.services.context import SafetyContext
 from tinywindow.safety.services.gate import OrderGate
@@ -26,10 +28,17 @@ class Recovery:
     """Brings a process to the point where it may trade."""
 
     def __init__(
-        self, gate: OrderGate, limits: PositionLimitEnforcer, breaker: CircuitBreaker
+        self,
+        gate: OrderGate,
+        limits: PositionLimitEnforcer,
+        breaker: CircuitBreaker,
+        *,
+        account: str = DEFAULT_ACCOUNT,
     ) -> None:
+        """`account` is whose equity the first mark is."""
         self._limits = limits
         self._breaker = breaker
+        self._account = account
         self._gate = gate
         self._reconciler = Reconciler(limits.admitter, gate.settler, gate.exchange)
         self._positions_due = True
@@ -42,6 +51,7 @@ class Recovery:
             StoreUnavailable: the store cannot be opened.
         """
         context = await self._limits.admitter.open()
+        await journalled_intents.take_on(context, self._gate.exchange.name)
         report = await self._reconciler.orders(context)
         await self._positions(context, report)
         await self._first_mark(report)
@@ -72,7 +82,9 @@ class Recovery:
     async def _first_mark(self, report: ReconciliationReport) -> None:
         try:
             account = await self._gate.exchange.account()
-            await self._breaker.record_equity(account.equity, estimated=account.estimated)
+            await self._breaker.record_equity(
+                account.equity, account=self._account, estimated=account.estimated
+            )
         except (VenueUnavailable, ValueError) as error:
             # Without a mark the losses are unknown, and so no entry is sent.
             report.errors.append(f"account: {error}")

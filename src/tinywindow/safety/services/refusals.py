@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -14,7 +15,7 @@ from tinywindow.safety.domain.decision import Reason, Refusal
 from tinywindow.safety.domain.order import CheckedOrder
 from tinywindow.safety.ports import Clock
 
-__all__ = ["Counted", "RefusalCounter"]
+__all__ = ["Asked", "Counted", "RefusalCounter"]
 
 REFUSALS_PER_SECOND_MAX: Final = 20
 AGENTS_MAX: Final = 1024
@@ -55,8 +56,12 @@ class RefusalCounter:
     _counted: dict[_Key, Counted] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def counts(self, order: CheckedOrder, refusal: Refusal) -> bool:
-        """Count this refusal with its like, and say so; False when it deserves its own row."""
+    def asked(self, order: CheckedOrder) -> Asked:
+        """One order's part in this; its refusal counts when it is settled, and once."""
+        return Asked(self, order)
+
+    def first(self, order: CheckedOrder, refusal: Refusal) -> Counted:
+        """What the shared row of a refusal's like would begin with."""
         agent, code = order.agent_id or "", refusal.reason_code
         event = (
             EventType.ORDER_REJECTED_HALTED
@@ -64,7 +69,7 @@ class RefusalCounter:
             else EventType.ORDER_REJECTED_LIMITS
         )
         symbol, side = order.symbol.text, order.side.value
-        first = Counted(
+        return Counted(
             (agent, code.value, symbol, side),
             self.clock.monotonic(),
             event,
@@ -72,7 +77,6 @@ class RefusalCounter:
             order.agent_id,
             {"reason": refusal.reason, "symbol": symbol, "side": side},
         )
-        return self._take(agent, first)
 
     def counts_invalid(self, errors: tuple[str, ...]) -> bool:
         """The same for an order that is not valid; nobody can say whose it is."""
@@ -84,21 +88,34 @@ class RefusalCounter:
             None,
             {"errors": list(errors)},
         )
-        return self._take("", first)
+        if self.takes_row(first):
+            return False
+        self.count(first)
+        return True
 
-    def _take(self, agent: str, first: Counted) -> bool:
-        now_s = first.since_s
+    def takes_row(self, first: Counted) -> bool:
+        """Take one of the rows that its agent has to itself; False when it is to be counted."""
+        agent, now_s = first.agent_id or "", first.since_s
         with self._lock:
             if agent not in self._recent and len(self._recent) >= AGENTS_MAX:
                 self._recent.clear()
             recent = self._recent.setdefault(agent, deque(maxlen=REFUSALS_PER_SECOND_MAX))
             flooded = len(recent) == REFUSALS_PER_SECOND_MAX and now_s - recent[0] < WINDOW_S
             crowded = first.key not in self._counted and len(self._counted) >= KINDS_MAX
-            if not flooded or crowded:
-                recent.append(now_s)
+            if flooded and not crowded:
                 return False
-            self._counted.setdefault(first.key, first).count += 1
+            recent.append(now_s)
             return True
+
+    def give_row_back(self, first: Counted) -> None:
+        """Leave a row's place to others: it was not written after all."""
+        with self._lock, contextlib.suppress(ValueError):
+            self._recent.get(first.agent_id or "", deque()).remove(first.since_s)
+
+    def count(self, first: Counted) -> None:
+        """Count a refusal with its like."""
+        with self._lock:
+            self._counted.setdefault(first.key, first).count += 1
 
     def due(self, *, everything: bool = False) -> list[Counted]:
         """Take out the counts whose second is over, as rows to be written."""
@@ -121,3 +138,37 @@ class RefusalCounter:
                 if known is not row:
                     known.count += row.count
                     known.since_s = min(known.since_s, row.since_s)
+
+
+class Asked:
+    """One order's decision, which a store may draft more than once before it commits.
+
+    Only the draft that was committed leaves a trace: a refusal is counted once, and a row that
+    was drafted and never written takes no place among an agent's twenty.
+    """
+
+    __slots__ = ("_counter", "_first", "_order", "_own_row")
+
+    def __init__(self, counter: RefusalCounter, order: CheckedOrder) -> None:
+        self._counter = counter
+        self._order = order
+        self._first: Counted | None = None
+        self._own_row = False
+
+    def begin(self) -> None:
+        """A draft begins; the one before it, if any, was not committed."""
+        if self._own_row and self._first is not None:
+            self._counter.give_row_back(self._first)
+        self._first, self._own_row = None, False
+
+    def counts(self, refusal: Refusal) -> bool:
+        """Say whether this draft's refusal is counted with its like; False: it writes its row."""
+        self._first = self._counter.first(self._order, refusal)
+        self._own_row = self._counter.takes_row(self._first)
+        return not self._own_row
+
+    def committed(self) -> None:
+        """The newest draft stands."""
+        if self._first is not None and not self._own_row:
+            self._counter.count(self._first)
+        self._first, self._own_row = None, False

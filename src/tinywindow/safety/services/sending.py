@@ -83,7 +83,8 @@ class Settler:
         def script(tx: Tx) -> Hold:
             before = settlement.required(tx, order_id)
             hold = _apply_report(tx, report, row, to_ms(row.time))
-            if before.state in {HoldState.INTENDED, HoldState.UNKNOWN}:
+            # A close is no trade of the strategy's, and none of the breaker's attempts.
+            if before.state in {HoldState.INTENDED, HoldState.UNKNOWN} and not before.flatten:
                 rejected = report.status is ReportStatus.REJECTED
                 attempt = Attempt.FAILED if rejected else Attempt.OK
                 self._breaker.record_attempt(tx, order_id, attempt, now=row.time)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from tinywindow.safety.config import KillSwitchConfig
+from tinywindow.safety.domain.breaker_documents import entries_go_on_trip
 from tinywindow.safety.domain.kill import KillSwitchMode, Latch, effective_mode
 from tinywindow.safety.errors import DoorbellUnavailable, StoreUnavailable
 from tinywindow.safety.ports import Clock, Doorbell, Ring, Tx
@@ -27,13 +28,14 @@ _log = get_logger(__name__)
 class View:
     """What the database said at one moment.
 
+    `cancels_entries` says that a trip stands which cancels resting entries.
     `known` tells of the stops that were asked for: when each was released, None while it
     stands; one that the database does not know is not in it.
     """
 
     standing: tuple[Latch, ...]
     last_release_ms: int | None
-    tripped: bool
+    cancels_entries: bool
     records: tuple[VenueReport, ...]
     record_times_ms: tuple[int, ...]
     known: dict[str, datetime | None]
@@ -145,7 +147,8 @@ class StopRegister:
             return View(
                 standing=tx.standing_latches(),
                 last_release_ms=tx.last_release_ms(),
-                tripped=tx.standing_trip() is not None,
+                cancels_entries=tx.standing_trip() is not None
+                and entries_go_on_trip(tx.book().documents),
                 records=tuple(venue_report_of(record) for record in records),
                 record_times_ms=tuple(record.updated_ms for record in records),
                 known=known,

@@ -14,9 +14,10 @@ def to_ms(moment: datetime) -> int:
     """An aware datetime as milliseconds of Unix time, rounded down.
 
     Raises:
-        ValueError: the datetime has no time zone.
+        ValueError: it is no datetime, or has no time zone.
     """
-    if moment.tzinfo is None:
+    given: object = moment
+    if not isinstance(given, datetime) or given.tzinfo is None:
         raise ValueError("a time needs a time zone; pass an aware datetime")
     return (moment - _EPOCH) // timedelta(milliseconds=1)
 

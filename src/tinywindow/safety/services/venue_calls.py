@@ -49,7 +49,7 @@ class VenueCalls:
             raise
         except TimeoutError as fault:
             raise VenueUnavailable(f"{what}: no answer within {self.timeout_s} s") from fault
-        except Exception as fault:
+        except Exception as fault:  # whatever broke, the venue was not read
             raise VenueUnavailable(f"{what}: {type(fault).__name__}: {fault}") from fault
 
     async def open_orders(self) -> tuple[OrderReport, ...]:

@@ -66,13 +66,24 @@ def _own_latches(raw: bytes) -> list[LatchFields] | None:
     return latches if all(is_latch(latch) for latch in latches) else None
 
 
+def _is_text(value: object) -> bool:
+    """Whether every store can hold a text: PostgreSQL takes no NUL, and none a lone surrogate."""
+    if not isinstance(value, str) or "\x00" in value:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def is_latch(value: object) -> bool:
     """Whether a plain value has the shape of a latch."""
     if not isinstance(value, dict):
         return False
     if not all(isinstance(value.get(name), str) and value[name] for name in _FIELDS[:2]):
         return False
-    if not all(isinstance(value.get(name), str) for name in _FIELDS):
+    if not all(_is_text(value.get(name)) for name in _FIELDS):
         return False
     at_ms = value.get("activated_ms")
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -11,6 +12,8 @@ from tinywindow.safety.domain.kill import KillSwitchMode, Latch, LatchSource
 
 __all__ = ["activation_draft", "latch_of", "latch_to_fields"]
 
+ROW_ID_CHARS_MAX: Final = 64
+"""As long as the id of an audit row may be; PostgreSQL refuses a longer one."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
 
@@ -43,8 +46,11 @@ def latch_of(fields: Mapping[str, object]) -> Latch:
 
 def activation_draft(latch: Latch) -> AuditDraft:
     """The audit row of a latch; its id follows from the latch's, so there is only ever one."""
+    row_id = f"activate-{latch.id}"
+    if len(row_id) > ROW_ID_CHARS_MAX:
+        row_id = f"activate-{hashlib.sha256(latch.id.encode()).hexdigest()[:32]}"
     return AuditDraft(
-        id=f"activate-{latch.id}",
+        id=row_id,
         time=latch.activated_at,
         event_type=EventType.KILL_SWITCH_ACTIVATE,
         actor=latch.actor,

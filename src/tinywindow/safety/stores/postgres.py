@@ -24,11 +24,19 @@ from tinywindow.safety.stores.pg import decision
 from tinywindow.safety.stores.pg.books import Books, Known, begin, ids_of
 from tinywindow.safety.stores.pg.decision import OneCall, Written
 from tinywindow.safety.stores.pg.engine import PostgresEngine
-from tinywindow.safety.stores.pg.link import BoundedConnection, Link, fault_of, lost, undecided
-from tinywindow.safety.stores.pg.sessions import ORDER, READER, READING, SCRIPT, STOP, WRITER
+from tinywindow.safety.stores.pg.link import (
+    BoundedConnection,
+    Link,
+    fault_of,
+    hung_up,
+    lost,
+    undecided,
+)
+from tinywindow.safety.stores.pg.sessions import HEAD, ORDER, READER, READING, SCRIPT, STOP, WRITER
 from tinywindow.safety.stores.pg.watch import HeadWatch, token_of
 from tinywindow.safety.stores.schema import SCHEMA_REVISION
 from tinywindow.safety.stores.sql.engine import Engine
+from tinywindow.safety.stores.sql.part import head_of
 from tinywindow.safety.stores.sql.tx import SqlTx, commit_draft
 from tinywindow.safety.stores.ticket import NoTurn
 from tinywindow.safety.stores.worker import Worker
@@ -76,7 +84,7 @@ class PostgresStore:
         self._mark = 0
         try:
             head = self._checked()
-        except BaseException:
+        except BaseException:  # no connection is left behind, whatever broke
             self._writing.drop()
             raise
         self._books = Books()
@@ -106,11 +114,14 @@ class PostgresStore:
             )
         try:
             connection.execute(_FORGET_OLD_MARKS)
-            head = begin(connection, READING, None, _nothing).book.head
-            connection.execute("COMMIT")
+            # One statement, since a process that starts on a busy machine may be silent for longer
+            # than a writer's transaction may.
+            row = connection.execute(HEAD).fetchone()
         except psycopg.Error as error:
             raise fault_of(error) from error
-        return head
+        if row is None:
+            raise StoreUnavailable("the database has no head row")
+        return head_of(row)
 
     @classmethod
     async def open(cls, url: str, *, require_durable: bool = True) -> PostgresStore:
@@ -179,7 +190,11 @@ class PostgresStore:
         """Run a job on the writer's connection, and turn the driver's faults into ours."""
         self._writing.answer_timeout_s = answer_timeout_s
         connection = self._writing.current
-        if connection is not None:
+        if connection is not None and hung_up(connection):
+            # The server was restarted meanwhile: nothing is under way, and a new one will do.
+            self._books.forget_writers()
+            self._writing.drop()
+        elif connection is not None:
             connection.answer_timeout_s = answer_timeout_s
         try:
             return work()
@@ -188,7 +203,7 @@ class PostgresStore:
             if lost(error, self._writing.current):
                 self._writing.drop()
             raise fault_of(error) from error
-        except BaseException:
+        except BaseException:  # what is known of the book is doubtful, whatever broke
             self._books.forget_writers()
             raise
 
@@ -289,7 +304,7 @@ class PostgresStore:
             tx = SqlTx(PostgresEngine(connection), begun.book)
             result, written = script(tx, begun.found)
             changes = self._commit(connection, begun.book.head, written)
-        except BaseException:
+        except BaseException:  # all or nothing, whatever broke
             _roll_back(connection, self._writing)
             raise
         if changes is not None:
@@ -342,7 +357,7 @@ class PostgresStore:
                 self._books.read(begun.book, begun.changes)
                 result = script(SqlTx(PostgresEngine(connection), begun.book))
                 connection.execute("COMMIT")
-            except BaseException:
+            except BaseException:  # all or nothing, whatever broke
                 _roll_back(connection, self._reading)
                 raise
         except psycopg.Error as error:
@@ -350,7 +365,7 @@ class PostgresStore:
             if lost(error, self._reading.current):
                 self._reading.drop()
             raise fault_of(error) from error
-        except BaseException:
+        except BaseException:  # what is known of the book is doubtful, whatever broke
             self._books.forget_readers()
             raise
         return result

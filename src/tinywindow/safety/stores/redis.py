@@ -213,6 +213,9 @@ class RedisDoorbell:
             return
         await client.aclose()
         if isinstance(client, RedisCluster):
+            # One that is to read its nodes anew, as after a lost connection, closes none of them.
+            for nodes in ("nodes_cache", "startup_nodes"):
+                await client.nodes_manager.aclose(nodes)
             return
         pool = client.connection_pool
         await pool.disconnect()

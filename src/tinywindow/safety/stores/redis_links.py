@@ -32,6 +32,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from tinywindow.safety.errors import ConfigurationError
+from tinywindow.safety.stores.redis_cluster import MovingCluster
 
 __all__ = ["CONNECTIONS_MAX", "SCHEMES", "Link", "link_of"]
 
@@ -203,7 +204,7 @@ def _cluster(addresses: list[tuple[str, int]], given: Mapping[str, Any]) -> Link
         settings["ssl"] = True
 
     def make() -> RedisCluster:
-        return RedisCluster(
+        return MovingCluster(
             startup_nodes=[ClusterNode(host, port) for host, port in addresses],
             # Half a Cluster still has the key's node.
             require_full_coverage=False,

@@ -137,6 +137,7 @@ def asked(one: CheckedOrder | None = None, **changes: Any) -> AdmissionRequest:
         "equity_of": lambda _: EquityView(D(10_000), known=True),
         "price_source": None,
         "stop_probe": lambda: None,
+        "stops_beside": lambda: (),
         "ids": ("row", "trip", "third"),
         "actor": "gate",
         "breaker": BREAKER,

@@ -11,6 +11,7 @@ from admission_cases import (
     BTC,
     BUY,
     CLOCK,
+    MOMENT,
     NOW,
     PERP,
     PROBED,
@@ -35,7 +36,7 @@ from tinywindow.safety.domain.admission import (
 from tinywindow.safety.domain.audit import EventType
 from tinywindow.safety.domain.book import Draft
 from tinywindow.safety.domain.decision import Reason, Refusal
-from tinywindow.safety.domain.kill import KillSwitchMode
+from tinywindow.safety.domain.kill import KillSwitchMode, Latch
 from tinywindow.safety.domain.limits import EquityView
 from tinywindow.safety.domain.order import OrderType, PositionKey
 from tinywindow.safety.domain.records import (
@@ -236,6 +237,29 @@ def test_a_running_close_refuses_an_exit() -> None:
     )
     assert codes(draft) == ["POSITION_CLOSING"]
     assert draft.audit[0].event_type is EventType.ORDER_REJECTED_HALTED
+
+
+HALT, CLOSE = KillSwitchMode.HALT_ONLY, KillSwitchMode.CLOSE_POSITIONS
+
+
+@pytest.mark.parametrize(
+    ("latched", "beside", "closing"),
+    [
+        ((), (latch(CLOSE),), True),
+        ((), (latch(HALT),), False),
+        ((replace(latch(HALT), id="l0"),), (latch(CLOSE),), True),
+        # The database took the same stop on as a halt only, since it was older than a release.
+        ((latch(HALT),), (latch(CLOSE),), False),
+        ((), (replace(latch(CLOSE), released_at=MOMENT),), False),
+    ],
+)
+def test_a_close_that_only_the_file_or_the_own_flag_knows_refuses_an_exit(
+    latched: tuple[Latch, ...], beside: tuple[Latch, ...], *, closing: bool
+) -> None:
+    draft = admit(
+        asked(order(SELL), stops_beside=lambda: beside), view_of(long(), *latched, spent=True)
+    )
+    assert codes(draft) == (["POSITION_CLOSING"] if closing else [])
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,17 @@ from tinywindow.safety.domain.breaker_documents import (
     NAV,
     NAV_RULES,
     RESET_MARK,
+    TRIP_RULES,
     UNWATCHED,
     WATCHES,
     MarkIds,
     NavPoint,
     ResetMark,
+    entries_go_on_trip,
     nav_point,
     nav_state,
     reset_mark,
+    trip_rules_text,
     unwatched,
 )
 from tinywindow.safety.domain.nav_state import AccountMark, DayBaseline, NavState
@@ -127,4 +130,21 @@ def test_the_same_text_is_read_once() -> None:
 
 
 def test_the_keys_are_all_different() -> None:
-    assert len({NAV, NAV_RULES, RESET_MARK, UNWATCHED, WATCHES}) == 5
+    assert len({NAV, NAV_RULES, RESET_MARK, TRIP_RULES, UNWATCHED, WATCHES}) == 6
+
+
+def test_before_the_first_mark_nothing_stands_on_any() -> None:
+    point = NavPoint()
+    assert (point.mark_id, point.received_ms, tuple(point.ids)) == (0, 0, (0, 0, 0, 0))
+
+
+def test_an_account_that_leaves_moves_nothing_that_marks_stand_on() -> None:
+    later = state("120", NOW + 1)
+    assert FIRST.retired(later) == replace(FIRST, state=later)
+
+
+def test_a_trip_cancels_entries_unless_a_breaker_was_told_otherwise() -> None:
+    assert entries_go_on_trip({})
+    assert entries_go_on_trip({TRIP_RULES: "garbage"})
+    assert entries_go_on_trip({TRIP_RULES: trip_rules_text(cancel_entries=True)})
+    assert not entries_go_on_trip({TRIP_RULES: trip_rules_text(cancel_entries=False)})

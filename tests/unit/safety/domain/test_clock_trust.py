@@ -17,6 +17,10 @@ WALL = 1_700_000_000_000
 MONO = 5_000
 
 
+def test_the_bounds_are_two_seconds_and_five_minutes() -> None:
+    assert (DRIFT_MAX_MS, AGREEMENT_MS) == (2_000, 300_000)
+
+
 def test_a_fresh_store_is_no_reason_for_doubt() -> None:
     assert start(WALL, MONO, newest_row_ms=None).trusted
 

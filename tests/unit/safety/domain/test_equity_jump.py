@@ -41,6 +41,14 @@ def believed(before: Snapshot, now: Snapshot, flow: str = "0") -> bool:
     return not judged(EquityWatch(before), now, cash_flow=Decimal(flow))[1]
 
 
+def test_prices_of_a_minute_explain_and_a_level_settles_in_five() -> None:
+    assert (PRICE_AGE_MAX_MS, SETTLE_MS) == (60_000, 300_000)
+
+
+def test_an_account_begins_with_nothing_to_compare_and_no_streak() -> None:
+    assert EquityWatch() == EquityWatch(None, None, 0, streak=False)
+
+
 # The tolerance: 2 % of equity, at least one dollar, and 1 % of the larger gross value.
 
 
@@ -73,6 +81,13 @@ def test_a_move_of_the_price_explains_what_the_position_earns(
     amount: str, equity: str, *, explained: bool
 ) -> None:
     assert believed(seen("1000", held(amount)), seen(equity, held(amount, "150"))) is explained
+
+
+def test_a_position_that_was_there_earns_from_its_last_price_and_not_from_its_entry() -> None:
+    before, now = held("1", "100", entry="20"), held("1", "150", entry="20")
+    assert believed(seen("1000", before), seen("1050", now))
+    # What it earned since its entry, 130 USD, is far beyond the 21.50 USD that are borne.
+    assert not believed(seen("1000", before), seen("1130", now))
 
 
 def test_the_larger_gross_value_counts() -> None:

@@ -27,6 +27,7 @@ from tinywindow.safety.domain.nav import (
     open_day,
     performance,
     rebaseline,
+    retire,
     trust_of,
 )
 from tinywindow.safety.domain.nav_state import NO_DAY
@@ -571,3 +572,112 @@ def test_anything_is_taken_or_refused_and_no_loss_is_below_all(marks: list[Any])
             assert state.units >= 0
         for value in losses(state, NOON + offset):
             assert value is None or value >= -100
+
+
+def test_a_day_that_opens_late_in_a_local_zone_opens_after_its_midnight() -> None:
+    berlin = DayRule(8 * HOUR, ZoneInfo("Europe/Berlin"))
+    summer = datetime(2024, 7, 1, 6, tzinfo=UTC)
+    assert berlin.open_ms(summer.toordinal()) == int(summer.timestamp() * 1000)
+    assert berlin.day_of(int(summer.timestamp() * 1000)) == summer.toordinal()
+    assert berlin.day_of(int(summer.timestamp() * 1000) - 1) == summer.toordinal() - 1
+    assert DAY_MS == 24 * HOUR
+
+
+def two_accounts() -> NavState:
+    """Ten thousand and five thousand, after a loss of a tenth on the whole."""
+    return fed(
+        mark(10_000, NOON),
+        mark(5_000, NOON, account="gone"),
+        mark(8_500, NOON + 1),
+    )
+
+
+def test_a_retired_account_takes_its_equity_along_and_moves_no_loss() -> None:
+    before = two_accounts()
+    left = retire(before, "gone")
+    assert isinstance(left, NavState)
+    assert set(left.accounts) == {"default"}
+    assert left.equity == 8_500
+    assert performance(left, NOON + 2, CONFIG) == performance(before, NOON + 2, CONFIG)
+    assert performance(left, NOON + 2, CONFIG).drawdown == -10
+    # What is left goes on from there: half of it lost is half of the portfolio.
+    half = fed(mark(4_250, NOON + 3), state=left)
+    assert performance(half, NOON + 3, CONFIG).drawdown == -55
+
+
+def test_a_portfolio_is_trusted_again_once_the_silent_account_is_retired() -> None:
+    later = NOON + CONFIG.equity_max_age_ms + 1
+    silent = fed(mark(8_500, later), state=two_accounts())
+    assert not is_trusted(silent, later, CONFIG)
+    left = retire(silent, "gone")
+    assert isinstance(left, NavState)
+    assert is_trusted(left, later, CONFIG)
+    assert left.nav == silent.nav
+
+
+def test_a_retired_account_that_comes_back_is_a_flow_and_no_profit() -> None:
+    left = retire(two_accounts(), "gone")
+    assert isinstance(left, NavState)
+    back = fed(mark(50_000, NOON + 2, account="gone"), state=left)
+    assert back.equity == 58_500
+    assert performance(back, NOON + 2, CONFIG).drawdown == -10
+
+
+def test_the_last_account_may_go_and_the_loss_is_remembered() -> None:
+    alone = retire(fed(mark(10_000, NOON), mark(9_000, NOON + 1)), "default")
+    assert isinstance(alone, NavState)
+    assert (alone.units, alone.equity) == (0, 0)
+    assert not is_trusted(alone, NOON + 1, CONFIG)
+    again = fed(mark(3_000, NOON + 2, account="new"), state=alone)
+    assert performance(again, NOON + 2, CONFIG).drawdown == -10
+
+
+def test_an_account_that_was_never_believed_takes_nothing_along() -> None:
+    doubted = mark(7_000, NOON + 1, account="doubted", estimated=True)
+    before = fed(mark(10_000, NOON), doubted)
+    left = retire(before, "doubted")
+    assert isinstance(left, NavState)
+    assert (left.units, left.nav, left.equity) == (before.units, before.nav, 10_000)
+
+
+def test_an_account_that_lost_everything_may_go_and_its_loss_stays() -> None:
+    gone = retire(fed(mark(10_000, NOON), mark(0, NOON + 1)), "default")
+    assert isinstance(gone, NavState)
+    assert (dict(gone.accounts), gone.nav) == ({}, 0)
+    assert performance(gone, NOON + 2, CONFIG).drawdown == -100
+
+
+@pytest.mark.parametrize(
+    ("marks", "account", "why"),
+    [
+        ([mark(10_000, NOON)], "other", "there is no account 'other'"),
+        ([mark(10_000, NOON), mark(-1, NOON + 1)], "default", "the NAV is zero or less"),
+        (
+            # What is not believed lifts equity, and no NAV.
+            [mark(10_000, NOON), mark(-1, NOON + 1), mark(5_000, NOON + 2, estimated=True)],
+            "default",
+            "the NAV is zero or less",
+        ),
+        (
+            [mark(1_000, NOON), mark(500, NOON, account="b"), mark(-100, NOON + 1)],
+            "b",
+            "less than nothing",
+        ),
+    ],
+)
+def test_what_cannot_leave_as_a_flow_is_not_retired(
+    marks: list[Mark], account: str, why: str
+) -> None:
+    refused = retire(fed(*marks), account)
+    assert isinstance(refused, MarkRefused)
+    assert why in refused.reason
+
+
+@given(first=st.integers(1, 10**9), second=st.integers(1, 10**9), moved=st.integers(1, 10**9))
+def test_no_retirement_moves_a_loss(first: int, second: int, moved: int) -> None:
+    state = fed(mark(first, NOON), mark(second, NOON, account="b"), mark(moved, NOON + 1))
+    left = retire(state, "b")
+    assert isinstance(left, NavState)
+    seen = fed(mark(moved, NOON + 2), state=left)
+    before, after = (performance(one, NOON + 2, CONFIG) for one in (state, seen))
+    assert (after.daily_pnl, after.drawdown) == (before.daily_pnl, before.drawdown)

@@ -24,6 +24,8 @@ from tinywindow.safety.domain.symbols import parse_symbol
 from tinywindow.safety.domain.validation import (
     KEYS_MAX,
     ValidationResult,
+    checked_label,
+    checked_name,
     is_order_id,
     is_venue_name,
 )
@@ -129,7 +131,8 @@ def test_text_that_lies_about_itself_is_read_as_what_it_holds() -> None:
     [
         ("client_order_id", "a" * 36),
         ("decision_id", "~" * 64),
-        ("agent_id", " "),
+        ("agent_id", "a b"),
+        ("decision_id", "~"),
         ("venue", "a" * 32),
         ("account", "A.b_c-1"),
     ],
@@ -202,9 +205,12 @@ def test_every_violation_is_listed() -> None:
         "reduce_only 1 is not a truth value; wanted True or False",
         (
             r"decision_id '\n' is empty, too long, or has other characters; "
-            "wanted nothing, or 1 to 64 printable ASCII characters"
+            "wanted nothing, or 1 to 64 printable ASCII characters without blanks at the ends"
         ),
-        "agent_id 7 is not text; wanted nothing, or 1 to 64 printable ASCII characters",
+        (
+            "agent_id 7 is not text; "
+            "wanted nothing, or 1 to 64 printable ASCII characters without blanks at the ends"
+        ),
         (
             "venue 'a b' is empty, too long, or has other characters; "
             "wanted nothing, or 1 to 32 of the characters A-Z a-z 0-9 _ . -"
@@ -313,3 +319,21 @@ def test_an_order_id_and_a_venue_name_are_matched_whole() -> None:
     assert not is_order_id("a\n")
     assert is_venue_name("kraken.spot")
     assert not is_venue_name("kraken\n")
+
+
+@pytest.mark.parametrize("name", ["default", "A.b_c-1", "x" * 32])
+def test_a_name_is_given_back_as_it_is(name: str) -> None:
+    assert checked_name("account", name) == name
+    assert checked_label("client_order_id", f"{name}/7 {name}"[:64]) == f"{name}/7 {name}"[:64]
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 33, "default\n", None, 5])
+def test_what_is_no_name_is_told_with_what_is_wanted(name: object) -> None:
+    with pytest.raises(ValueError, match=r"account is .*; wanted 1 to 32 of the characters"):
+        checked_name("account", name)
+
+
+@pytest.mark.parametrize("label", ["", " a", "a ", "x" * 65, "a\n", b"a"])
+def test_what_is_no_label_is_told_with_what_is_wanted(label: object) -> None:
+    with pytest.raises(ValueError, match=r"id is .*; wanted 1 to 64 printable ASCII"):
+        checked_label("id", label)

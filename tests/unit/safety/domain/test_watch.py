@@ -155,6 +155,16 @@ def test_equity_is_known_while_every_account_is_trusted_and_fresh() -> None:
     view = equity_view(documents, NOW + 60_000, 60_000)
     assert view.known
     assert view.equity == Decimal("123.45")
+    for age_ms in (0, 1, 2_001, -2_000):
+        assert equity_view(documents, NOW + age_ms, 60_000).known
+
+
+def test_an_account_that_was_counted_and_is_estimated_now_is_not_relied_on() -> None:
+    estimated = Mark("default", Decimal(90), Decimal(0), NOW, estimated=True, received_ms=NOW)
+    state = apply_mark(state_of("100"), estimated, NavConfig())
+    assert not isinstance(state, MarkRefused)
+    assert state.accounts["default"].counted
+    assert not equity_view(book_of(state).documents, NOW, 60_000).known
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,14 @@ from typing import Any
 import pytest
 
 from tinywindow.safety.domain.audit import AuditDraft, AuditRow, EventType, link
-from tinywindow.safety.errors import ConfigurationError
+from tinywindow.safety.errors import ConfigurationError, StoreUnavailable
 from tinywindow.safety.services import audit_log
 from tinywindow.safety.services.anchor import AnchorPoint
 from tinywindow.safety.services.audit_export import COLUMNS, ExportWriter, read_export
-from tinywindow.safety.services.audit_log import AuditLog, verify_export
+from tinywindow.safety.services.audit_log import AuditLog, open_audit, verify_export
+from tinywindow.safety.services.location import Location
+from tinywindow.safety.stores import audit_reader
+from tinywindow.safety.stores.audit_reader import SqliteAuditReader
 from tinywindow.safety.stores.memory import MemoryDatabase, MemoryStore
 from tinywindow.safety.stores.sqlite import SqliteStore
 
@@ -60,6 +63,7 @@ async def file(tmp_path: Path) -> AsyncIterator[tuple[SqliteStore, Path]]:
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_log, "BATCH_ROWS", 7)
+    monkeypatch.setattr(audit_log, "CHUNK_ROWS", 3)
 
 
 def damage(path: Path, statements: str) -> None:
@@ -189,6 +193,98 @@ async def test_of_many_faults_all_are_counted_and_some_kept(
     damage(path, "UPDATE audit_log SET actor = 'mallory'")
     found = await AuditLog(store).verify()
     assert (found.faults_count, len(found.faults)) == (30, 4)
+
+
+async def test_a_file_is_read_as_a_store_is(file: tuple[SqliteStore, Path]) -> None:
+    store, path = file
+    reader = await open_audit(Location(f"sqlite:///{path}", path, path.parent))
+    try:
+        one, other = AuditLog(reader), AuditLog(store)
+        assert await one.verify() == await other.verify()
+        assert await one.tail(9) == await other.tail(9)
+        for wanted in (None, EventType.RECOVERY):
+            page = await one.page(after=5, limit=8, event_type=wanted)
+            assert page == await other.page(after=5, limit=8, event_type=wanted)
+            assert page
+    finally:
+        await reader.close()
+
+
+async def test_a_copy_on_a_medium_that_takes_no_files_is_read(
+    file: tuple[SqliteStore, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, path = file
+    await store.close()
+    asked: list[str] = []
+    probed = audit_reader._probed
+
+    def probe(uri: str) -> sqlite3.Connection:
+        asked.append(uri.partition("?")[2])
+        if "immutable" not in uri:
+            raise sqlite3.OperationalError("unable to open database file")
+        return probed(uri)
+
+    monkeypatch.setattr(audit_reader, "_probed", probe)
+    # Where files can be made, whoever writes may come at any time: nothing is taken for frozen.
+    with pytest.raises(StoreUnavailable):
+        SqliteAuditReader(path)
+    monkeypatch.setattr(audit_reader.os, "access", lambda *_: False)
+    reader = SqliteAuditReader(path)
+    assert (await AuditLog(reader).verify()).rows == 30
+    await reader.close()
+    assert asked == ["mode=ro", "mode=ro", "mode=ro&immutable=1"]
+    (tmp_path / "log.db-wal").write_bytes(b"")
+    with pytest.raises(StoreUnavailable):
+        SqliteAuditReader(path)
+
+
+async def test_rows_without_a_number_or_an_order_end_the_verification(tmp_path: Path) -> None:
+    path = tmp_path / "rebuilt.db"
+    connection = sqlite3.connect(path)
+    connection.executescript(
+        f"CREATE TABLE audit_log ({', '.join(COLUMNS)}); CREATE TABLE head (audit_seq, audit_hash)"
+    )
+    connection.execute(f"INSERT INTO audit_log VALUES ({', '.join(['?'] * 11)})", ["x"] * 11)
+    connection.commit()
+    connection.close()
+    reader = SqliteAuditReader(path)
+    found = await AuditLog(reader).verify()
+    await reader.close()
+    assert [fault.message for fault in found.faults] == [
+        "what follows row 0 cannot be read: the database is damaged: a row has no number"
+    ]
+
+    class Circle(MemoryStore):
+        async def read(self, script: Any) -> Any:
+            def again(tx: Any) -> Any:
+                class View:
+                    head = tx.head
+
+                    @staticmethod
+                    def audit_rows(**_: object) -> tuple[AuditRow, ...]:
+                        return tuple(tx.audit_rows(limit=3))
+
+                return script(View())
+
+            return await super().read(again)
+
+    store = Circle()
+    await filled(store, 9)
+    found = await AuditLog(store).verify()
+    assert "out of order" in found.faults[-1].message
+
+
+async def test_a_step_that_a_store_runs_twice_is_taken_once(file: tuple[SqliteStore, Path]) -> None:
+    store, path = file
+    damage(path, "UPDATE audit_log SET actor = 'mallory' WHERE seq = 12")
+
+    class Twice:
+        async def read(self, script: Any) -> Any:
+            await store.read(script)
+            return await store.read(script)
+
+    found = await AuditLog(Twice()).verify()
+    assert (found.rows, found.faults_count) == (30, 1)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])

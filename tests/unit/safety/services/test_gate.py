@@ -313,6 +313,45 @@ async def test_no_exit_is_sent_while_the_kill_switch_closes(tmp_path: Path) -> N
         assert desk.sent() == []
 
 
+@pytest.mark.parametrize(
+    ("content", "answer"),
+    [("CLOSE_POSITIONS", "POSITION_CLOSING"), ("HALT_ONLY", "ACCEPTED"), ("", "ACCEPTED")],
+)
+async def test_a_close_that_stands_only_in_the_kill_file_refuses_exits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, answer: str
+) -> None:
+    """The watcher has not latched it yet, or could not: the database hung just then."""
+    async with opened(tmp_path) as desk:
+        await desk.have(1)
+        monkeypatch.setattr(desk.kill_switch._watch, "look", _sees_nothing)
+        (desk.context.data_dir / "KILL").write_text(content)
+        assert code(await desk.sell(1)) == answer
+        assert await desk.read(lambda tx: tx.standing_latches()) == ()
+        # Refused at the decision, and not only by the last look before the send.
+        approved = len(await desk.rows("ORDER_APPROVED"))
+        assert approved == (1 if answer == "ACCEPTED" else 0)
+
+
+async def test_a_close_by_file_between_an_exits_approval_and_its_send_stops_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as desk:
+        await desk.have(1)
+        monkeypatch.setattr(desk.kill_switch._watch, "look", _sees_nothing)
+
+        async def interrupt(approved: Approved) -> None:
+            (desk.context.data_dir / "KILL").write_text("CLOSE_POSITIONS")
+
+        desk.exchange.hook = interrupt
+        assert code(await desk.sell(1, client_order_id="a")) == "POSITION_CLOSING"
+        assert desk.sent() == []
+        assert (await desk.hold("a")).state is HoldState.RELEASED
+
+
+async def _sees_nothing() -> None:
+    """A watcher that has not come to look."""
+
+
 async def test_an_exit_that_cannot_be_told_to_reduce_needs_a_fresh_position(
     tmp_path: Path,
 ) -> None:

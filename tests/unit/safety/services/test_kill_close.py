@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from kill_worlds import QUICK, eventually, quick, rows_of, view_of
 
+from tinywindow.safety.config import CircuitBreakerConfig
 from tinywindow.safety.domain.kill import KillState, KillSwitchMode
 from tinywindow.safety.domain.order import OrderType, PositionKey, Side
 from tinywindow.safety.domain.records import Hold, HoldState, Lease, Position, Trip
 from tinywindow.safety.domain.venue import MarketRules
 from tinywindow.safety.errors import ReleaseRefused, StoreUnavailable
+from tinywindow.safety.services.circuit_breaker import CircuitBreaker
 from tinywindow.safety.services.kill_report import KillReport
 from tinywindow.safety.services.kill_switch import KillSwitch
 from tinywindow.safety.services.times import to_ms
@@ -439,6 +441,29 @@ async def test_a_trip_leaves_orders_alone_where_it_is_told_to(database: Path) ->
         await switch._register.store.write(lambda tx: tx.add_trip(trip))
         await asyncio.sleep(0.2)
         assert venue.resting() == {"entry"}
+
+
+async def test_a_trip_leaves_orders_alone_where_the_breaker_was_told_to(database: Path) -> None:
+    """The breaker's own setting reaches every kill switch on the store, in any process."""
+    venue = ScriptedExchange("venue")
+    venue.rest("entry", PERP, "BUY", 1)
+    keeps = CircuitBreakerConfig(cancel_entries_on_trip=False)
+    async with KillSwitch(None, [venue], database, config=QUICK) as switch:
+        async with CircuitBreaker(None, database, keeps) as breaker:
+            await breaker.record_equity(10_000)
+            await breaker.record_equity(8_000)
+            assert breaker.is_tripped
+            await switch._watch.look()
+            flattener = switch._flattener
+            assert flattener is not None
+            assert not flattener.running
+            # One that runs for another reason leaves them alone, too.
+            flattener.ensure(wake=True)
+            await eventually(lambda: not flattener.running)
+            assert venue.resting() == {"entry"}
+        # A breaker that comes later and was told nothing cancels, as it does by default.
+        async with CircuitBreaker(None, database) as breaker:
+            await eventually(lambda: not venue.resting())
 
 
 async def test_the_close_goes_on_without_the_database_and_is_journalled(

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tinywindow.safety.domain.kill import KillSwitchMode, Latch, LatchSource
 from tinywindow.safety.services.kill_file import KillFile
 from tinywindow.safety.stores import fast_files
+from tinywindow.safety.stores.latch_fields import activation_draft
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HALT, CLOSE = KillSwitchMode.HALT_ONLY, KillSwitchMode.CLOSE_POSITIONS
@@ -202,3 +203,18 @@ def test_a_link_that_leads_nowhere_is_a_stop(tmp_path: Path) -> None:
 
     assert KillFile(path).exists()
     assert [latch.mode for latch in KillFile(path).read()] == [KillSwitchMode.HALT_ONLY]
+
+
+@pytest.mark.parametrize("text", ["a NUL \x00", "a lone \ud800 surrogate"])
+@pytest.mark.parametrize("name", ["id", "reason", "actor"])
+def test_a_latch_whose_texts_no_store_can_hold_is_none_of_ours(name: str, text: str) -> None:
+    fields = {"id": "K1", "mode": "HALT_ONLY", "reason": "r", "actor": "a", "source": "CLI"}
+    assert fast_files.is_latch({**fields, "activated_ms": 1})
+    assert not fast_files.is_latch({**fields, "activated_ms": 1, name: text})
+
+
+def test_the_row_of_a_latch_with_a_long_name_has_an_id_that_fits_and_is_its_own() -> None:
+    ids = [activation_draft(latch(name)).id for name in ("K1", "x" * 64, "x" * 63 + "y")]
+    assert ids[0] == "activate-K1"
+    assert len(set(ids)) == 3
+    assert all(len(one) <= 64 for one in ids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from breaker_world import FakeClock
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from tinywindow.safety.config import PositionLimits
 from tinywindow.safety.domain.records import HoldState
-from tinywindow.safety.errors import ConfigurationError, LimitsDiffer
+from tinywindow.safety.errors import ConfigurationError, LimitsDiffer, StoreUnavailable
 from tinywindow.safety.services.position_limits import PositionLimitEnforcer
 from tinywindow.safety.stores.sqlite import SqliteStore
 
@@ -331,3 +332,50 @@ def test_no_approval_leaves_the_worst_case_above_the_position_limit(
                     assert abs(position - sums.sells) * 100 <= 10_000
 
     asyncio.run(play(tmp_path_factory.mktemp("worst")))
+
+
+async def test_a_kill_file_that_appears_during_the_commit_takes_the_approval_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No lock is shared with a file: it is looked for once more before the answer is given."""
+    async with opened(tmp_path) as desk:
+        assert await check(desk, amount=10, client_order_id="before") is None
+        decide = desk.context.store.decide
+
+        async def stopped(*given: Any) -> object:
+            decided = await decide(*given)
+            (tmp_path / "KILL").touch()
+            return decided
+
+        monkeypatch.setattr(desk.context.store, "decide", stopped)
+        await desk.have(5, ETH)
+        assert await check(desk, "SELL", 5, symbol=ETH, client_order_id="exit") is None
+        (tmp_path / "KILL").unlink()
+        assert await check(desk, amount=10, client_order_id="a") == "KILL_SWITCH_ACTIVE"
+        assert (await desk.hold("a")).state is HoldState.RELEASED
+        assert [row.order_id for row in await desk.rows("ORDER_RELEASED")] == ["a"]
+        # Asked for again, an order that was approved before keeps what it holds.
+        (tmp_path / "KILL").unlink()
+        assert await check(desk, amount=10, client_order_id="before") == "KILL_SWITCH_ACTIVE"
+        assert (await desk.hold("before")).state is HoldState.HELD
+
+
+async def test_an_approval_that_cannot_be_taken_back_is_refused_and_stays_reserved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as desk:
+        decide = desk.context.store.decide
+
+        async def away(*_: object, **__: object) -> object:
+            raise StoreUnavailable("the database is away")
+
+        async def stopped(*given: Any) -> object:
+            decided = await decide(*given)
+            (tmp_path / "KILL").touch()
+            monkeypatch.setattr(desk.context.store, "transact", away)
+            return decided
+
+        monkeypatch.setattr(desk.context.store, "decide", stopped)
+        assert await check(desk, amount=10, client_order_id="a") == "KILL_SWITCH_ACTIVE"
+        monkeypatch.undo()
+        assert (await desk.hold("a")).state is HoldState.HELD

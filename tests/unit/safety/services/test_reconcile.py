@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 from gate_world import BTC, ETH, PERP, Desk, Venue, code, opened, order
 
+from tinywindow.safety.domain.kill import KillSwitchMode
 from tinywindow.safety.domain.order import Side
-from tinywindow.safety.domain.records import HoldState
+from tinywindow.safety.domain.records import HoldState, Lease
 from tinywindow.safety.domain.venue import OrderReport, VenuePosition
 from tinywindow.safety.domain.windows import Outcome as Attempt
+from tinywindow.safety.services.flatten_lease import LEASE_TTL_MS, lease_name
 from tinywindow.safety.services.reconcile import Reconciler, ReconciliationReport
+from tinywindow.safety.services.times import to_ms
 from tinywindow.testing import Fault
 
 
@@ -187,15 +190,21 @@ async def test_a_position_without_any_price_is_reported_and_not_taken_on(tmp_pat
         assert await desk.position(PERP) == 0
 
 
+async def left_over_close(desk: Desk) -> None:
+    """Ten coins are booked, and a close of them was sent by a flattener that is gone."""
+    await desk.buy(10, client_order_id="a")
+    bought = await desk.hold("a")
+    close = replace(
+        bought, client_order_id="close", side=Side.SELL, state=HoldState.UNKNOWN,
+        filled=Decimal(0), flatten=True, reduces=True, average_price=None,
+    )  # fmt: skip
+    await desk.context.store.transact(lambda tx: tx.put_hold(close))
+
+
 async def test_a_position_that_is_being_closed_is_left_to_the_flattener(tmp_path: Path) -> None:
     async with opened(tmp_path) as desk:
-        await desk.buy(10, client_order_id="a")
-        bought = await desk.hold("a")
-        close = replace(
-            bought, client_order_id="close", side=Side.SELL, state=HoldState.UNKNOWN,
-            filled=Decimal(0), flatten=True, reduces=True,
-        )  # fmt: skip
-        await desk.context.store.transact(lambda tx: tx.put_hold(close))
+        await left_over_close(desk)
+        await desk.kill_switch.activate(KillSwitchMode.CLOSE_POSITIONS, "flat, now")
         desk.exchange.set_position(BTC, 4)
         report = ReconciliationReport()
 
@@ -203,3 +212,44 @@ async def test_a_position_that_is_being_closed_is_left_to_the_flattener(tmp_path
 
         assert report.errors == [f"{BTC}: a closing order is not booked yet"]
         assert await desk.position() == 10
+        assert "find" not in desk.exchange.calls
+
+
+async def test_a_close_is_left_to_a_flattener_whose_heart_beats(tmp_path: Path) -> None:
+    """After a release it still follows what it sent, until it is gone."""
+    async with opened(tmp_path) as desk:
+        await left_over_close(desk)
+        now_ms = to_ms(desk.clock.now())
+        lease = Lease(lease_name(desk.exchange.name), "another process", 1, now_ms)
+        await desk.context.store.transact(lambda tx: tx.put_lease(lease))
+
+        desk.clock.advance(LEASE_TTL_MS / 1000)
+        report = await reconciler(desk).orders(desk.context)
+        assert (report.settled, report.unsettled) == ([], [])
+        desk.clock.advance(6)
+        report = await reconciler(desk).orders(desk.context)
+        assert report.settled == ["close"]
+
+
+async def test_a_close_that_a_released_stop_left_behind_is_looked_up_and_booked(
+    tmp_path: Path,
+) -> None:
+    class Sold(Venue):
+        async def find(self, symbol: str, client_order_id: str) -> OrderReport | None:
+            bought = await super().find(symbol, "a")
+            assert bought is not None
+            return replace(bought, client_order_id=client_order_id, side=Side.SELL)
+
+    async with opened(tmp_path, exchange=Sold()) as desk:
+        await left_over_close(desk)
+        desk.exchange.set_position(BTC, 0)
+        velocity = await desk.velocity()
+
+        report = await reconciler(desk).orders(desk.context)
+        assert report.settled == ["close"]
+        assert await reconciler(desk).positions(desk.context, report)
+
+        assert (await desk.hold("close")).state is HoldState.FILLED
+        assert await desk.position() == 0
+        assert await desk.velocity() == velocity
+        assert report.mismatches == []

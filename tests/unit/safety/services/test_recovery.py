@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from breaker_world import FakeClock
 from gate_world import PERP, Desk, Venue, code, opened, order
 
-from tinywindow.safety.domain.records import HoldState
+from tinywindow.safety.domain.order import OrderType, PositionKey, Side
+from tinywindow.safety.domain.records import Hold, HoldState
+from tinywindow.safety.domain.venue import OrderReport, ReportStatus
 from tinywindow.safety.errors import StoreUnavailable
+from tinywindow.safety.services.journalled_intents import entry_of
 from tinywindow.safety.services.recovery import Recovery
+from tinywindow.safety.services.times import to_ms
 from tinywindow.testing import Fault
 
 
@@ -122,3 +128,63 @@ async def test_reservations_of_the_enforcer_outlive_a_restart(tmp_path: Path) ->
     async with opened(tmp_path, clock=clock) as desk:
         await recovery(desk).run()
         assert code(await desk.buy(60)) == "POSITION_SIZE"
+
+
+class Closed(Venue):
+    """A venue that filled the orders which it is told of, and tells so when it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filled: dict[str, Hold] = {}
+
+    async def find(self, symbol: str, client_order_id: str) -> OrderReport | None:
+        hold = self.filled.get(client_order_id)
+        if hold is None:
+            return await super().find(symbol, client_order_id)
+        return OrderReport(
+            client_order_id, "v", symbol, hold.side, hold.type, hold.amount, hold.amount,
+            ReportStatus.FILLED, average_price=Decimal(101), reduce_only=True,
+        )  # fmt: skip
+
+
+async def test_closes_that_a_forced_release_left_behind_are_settled_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    """One close stands in the ledger, one only in the journal, and no stop asks for either."""
+    venue, clock = Closed(), FakeClock()
+    async with opened(tmp_path, exchange=venue, clock=clock) as desk:
+        await desk.have(10, PERP)
+        close = a_close(desk, "in-the-ledger", 4)
+        await desk.context.store.transact(lambda tx: tx.put_hold(close))
+        desk.context.journal.append(entry_of(a_close(desk, "in-the-journal", 6)))
+        desk.context.journal.append(entry_of(a_close(desk, "never-sent", 6)))
+        desk.context.journal.append({"kind": "latch", "id": "torn"})
+        elsewhere = a_close(desk, "elsewhere", 6)
+        key = replace(elsewhere.key, venue="elsewhere")
+        desk.context.journal.append(entry_of(replace(elsewhere, key=key)))
+    for sent in (close, replace(close, client_order_id="in-the-journal", amount=Decimal(6))):
+        venue.filled[sent.client_order_id] = sent
+    venue.set_position(PERP, 0)
+    clock.advance(60)
+    async with opened(tmp_path, exchange=venue, clock=clock) as desk:
+        report = await recovery(desk).run()
+        assert sorted(report.settled) == ["in-the-journal", "in-the-ledger", "never-sent"]
+        assert report.clean
+        assert report.mismatches == []
+        assert await desk.position(PERP) == 0
+        assert await desk.read(lambda tx: tx.hold("elsewhere")) is None
+        assert (await desk.hold("in-the-journal")).state is HoldState.FILLED
+        assert (await desk.hold("never-sent")).state is HoldState.RELEASED
+        assert code(await desk.buy(1)) == "ACCEPTED"
+        # Looked at again, what ended stays ended.
+        assert (await recovery(desk).run()).settled == []
+        assert await desk.position(PERP) == 0
+
+
+def a_close(desk: Desk, order_id: str, amount: int) -> Hold:
+    now_ms = to_ms(desk.clock.now())
+    key = PositionKey(desk.exchange.name, "default", PERP)
+    return Hold(
+        order_id, key, Side.SELL, OrderType.MARKET, Decimal(amount), None, HoldState.INTENDED,
+        now_ms, intent_ms=now_ms, reduces=True, reduce_only=True, flatten=True,
+    )  # fmt: skip

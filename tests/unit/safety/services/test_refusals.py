@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from breaker_world import FakeClock
 from gate_world import BTC, ETH, code, opened
 
+from tinywindow.safety.domain.admission import Admission
+from tinywindow.safety.domain.book import DecisionIds, DecisionView, Draft
 from tinywindow.safety.domain.decision import Breach, Reason, Refusal
-from tinywindow.safety.errors import StoreUnavailable
+from tinywindow.safety.errors import LedgerBusy, StoreUnavailable
 from tinywindow.safety.services.refusals import AGENTS_MAX, KINDS_MAX, RefusalCounter
+
+Proposing = Callable[[DecisionView], Draft[Admission]]
 
 
 async def test_identical_refusals_above_twenty_a_second_share_one_row(tmp_path: Path) -> None:
@@ -108,6 +114,51 @@ async def test_counts_that_cannot_be_written_are_kept_and_decide_nothing(
         assert code(await desk.buy(1, client_order_id="a")) == "ACCEPTED"
         counted = [d["count"] for d in await desk.data("ORDER_REJECTED_LIMITS") if "count" in d]
         assert counted == [5]
+
+
+async def test_a_store_that_asks_twice_counts_a_refusal_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL asks from the cached book first, and again under the lock where that moved on."""
+    async with opened(tmp_path) as desk:
+        decide = desk.context.store.decide
+
+        async def twice(ids: DecisionIds, propose: Proposing) -> object:
+            def again(view: DecisionView) -> Draft[Admission]:
+                propose(view)
+                return propose(view)
+
+            return await decide(ids, again)
+
+        monkeypatch.setattr(desk.context.store, "decide", twice)
+        for _ in range(30):
+            await desk.buy(101)
+        assert len(await desk.rows("ORDER_REJECTED_LIMITS")) == 20
+        desk.clock.advance(1)
+        await desk.limits.admitter.flush_refusals(desk.context)
+        assert (await desk.data("ORDER_REJECTED_LIMITS"))[-1]["count"] == 10
+
+
+async def test_a_decision_that_was_not_committed_counts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as desk:
+        decide = desk.context.store.decide
+
+        async def busy(ids: DecisionIds, propose: Proposing) -> object:
+            await decide(ids, lambda view: replace(propose(view), audit=()))
+            raise LedgerBusy("the commit was refused")
+
+        for asked in (15, 15):
+            with monkeypatch.context() as patched:
+                patched.setattr(desk.context.store, "decide", busy)
+                for _ in range(asked):
+                    assert code(await desk.buy(101)) == "LEDGER_BUSY"
+            for _ in range(asked):
+                assert code(await desk.buy(101)) == "POSITION_SIZE"
+        assert len(await desk.rows("ORDER_REJECTED_LIMITS")) == 20
+        await desk.limits.admitter.flush_refusals(desk.context, everything=True)
+        assert (await desk.data("ORDER_REJECTED_LIMITS"))[-1]["count"] == 10
 
 
 def refusal(message: str = "x") -> Refusal:

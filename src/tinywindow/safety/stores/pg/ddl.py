@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["MIGRATION_KEY", "POSTGRES_DDL", "TURN_KEY", "grants"]
+__all__ = ["MIGRATION_KEY", "POSTGRES_DDL", "TURN_KEY", "grants", "needed_rights"]
 
 TURN_KEY: Final = 0x74696E7977
 """The advisory lock that hands out turns in order; a row lock alone lets newcomers overtake."""
@@ -202,4 +202,20 @@ def grants(role: str) -> tuple[str, ...]:
         f"GRANT SELECT, INSERT, UPDATE ON {', '.join(_CHANGED)} TO {role}",
         f"GRANT DELETE ON {', '.join(_THINNED)} TO {role}",
         f"GRANT USAGE ON SEQUENCE {', '.join(_NUMBERED)} TO {role}",
+    )
+
+
+def needed_rights() -> tuple[tuple[str, str, str], ...]:
+    """The same rights one by one: the kind of thing, the right, and the thing's name."""
+    changed = ((right, name) for name in _CHANGED for right in ("SELECT", "INSERT", "UPDATE"))
+    tables = (
+        ("SELECT", "alembic_version"),
+        ("SELECT", "audit_log"),
+        ("INSERT", "audit_log"),
+        *changed,
+        *(("DELETE", name) for name in _THINNED),
+    )
+    return (
+        *(("table", right, name) for right, name in tables),
+        *(("sequence", "USAGE", name) for name in _NUMBERED),
     )

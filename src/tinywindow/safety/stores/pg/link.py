@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import select
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import psycopg
-import structlog
 from psycopg import errors
 from psycopg.abc import PQGen
 from psycopg.pq.abc import PGconn
@@ -22,7 +22,7 @@ from tinywindow.safety.errors import (
     StoreUnavailable,
 )
 
-__all__ = ["BoundedConnection", "Link", "fault_of", "lost", "undecided"]
+__all__ = ["BoundedConnection", "Link", "fault_of", "hung_up", "lost", "undecided"]
 
 T = TypeVar("T")
 
@@ -58,8 +58,6 @@ SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE pid = %s AND ap
 _FENCE_SETTINGS: Final = "SET statement_timeout = 900"
 RV = TypeVar("RV")
 
-log = structlog.get_logger(__name__)
-
 
 class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
     """A connection on which no answer is waited for without end."""
@@ -86,6 +84,16 @@ def lost(error: psycopg.Error, connection: BoundedConnection | None) -> bool:
         return True
     # Without a state the driver speaks for itself: cut off, or no answer in time.
     return isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+
+
+def hung_up(connection: BoundedConnection) -> bool:
+    """Whether the server has ended an idle connection; asks the kernel alone, in microseconds."""
+    if connection.closed:
+        return True
+    looking = select.poll()
+    # Without that flag, outside of Linux, the kernel tells of a whole end by itself.
+    looking.register(connection.fileno(), getattr(select, "POLLRDHUP", 0))
+    return bool(looking.poll(0))
 
 
 def fault_of(error: psycopg.Error) -> SafetyError:
@@ -216,7 +224,9 @@ class Link:
                 connection.execute(self._settings)
                 return ask(connection)
             except (psycopg.Error, StoreUnavailable) as error:
-                log.warning("commit_not_resolved", error=_words(error))
+                import structlog  # noqa: PLC0415 - slow to load, and a stop waits for this module
+
+                structlog.get_logger(__name__).warning("commit_not_resolved", error=_words(error))
         self.drop()
         return None
 
