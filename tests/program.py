@@ -105,11 +105,13 @@ def forked(*words: object, log: Path, environ: dict[str, str] | None = None) -> 
     return process
 
 
-def tinywindow_forked(*words: object, folder: Path, timeout_s: float = 60) -> Said:
+def tinywindow_forked(
+    *words: object, folder: Path, timeout_s: float = 60, environ: dict[str, str] | None = None
+) -> Said:
     """Run a command to its end in a fork, and give both streams together as `err`."""
     log = folder / f"said-{time.monotonic_ns()}"
     begun = time.monotonic()
-    process = forked(*words, log=log)
+    process = forked(*words, log=log, environ=environ)
     process.join(timeout=timeout_s)
     assert process.exitcode is not None, f"still running: {words}"
     said = log.read_text()

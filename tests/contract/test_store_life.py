@@ -60,6 +60,21 @@ async def test_the_change_token_moves_with_every_commit_of_anybody(world: World)
     assert one.change_token() == token
 
 
+async def test_the_stop_token_moves_with_every_stop_of_anybody(world: World) -> None:
+    one, other = await world.open(), await world.open()
+    for number, store in enumerate((one, other)):
+        token, stops = one.change_token(), one.stop_token()
+        latched = latch(f"k{number}")
+        await store.transact(lambda tx, latched=latched: tx.add_latch(latched), stop=True)  # type: ignore[misc]
+        assert await moved_on(world, one, token)
+        assert one.stop_token() != stops
+    token, stops = one.change_token(), one.stop_token()
+    await other.transact(lambda tx: tx.put_document("a", "1"))
+    assert await moved_on(world, one, token)
+    # A server tells stops from what need not be read at once; a file cannot.
+    assert (one.stop_token() == stops) is (world.kind == "postgres")
+
+
 async def test_a_failed_script_moves_no_token(store: Store) -> None:
     token = store.change_token()
 

@@ -1,4 +1,4 @@
-"""`tinywindow db`: the database's schema."""
+"""`tinywindow db`: the database's schema, and the names of the venues that it knows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ import typer
 
 from tinywindow.cli.output import text
 from tinywindow.cli.session import Exit, Session, session_of
+from tinywindow.cli.who import printable
+from tinywindow.safety.domain.audit import AuditDraft, EventType
 from tinywindow.safety.errors import ConfigurationError, StoreUnavailable
+from tinywindow.safety.services.clock import SystemClock
 from tinywindow.safety.services.location import Location, locate
+from tinywindow.safety.services.order_validator import new_order_id
+from tinywindow.safety.services.venue_adoption import give_free
 from tinywindow.safety.stores.migrate import (
     current_revision,
     postgres_revision,
@@ -21,7 +26,7 @@ from tinywindow.safety.stores.schema import SCHEMA_REVISION
 
 __all__ = ["app"]
 
-app = typer.Typer(help="The database's schema: which revision it has, and its upgrade.")
+app = typer.Typer(help="The database: its schema, its upgrade, and whose venues it knows.")
 
 
 @app.command()
@@ -69,6 +74,33 @@ def current(ctx: typer.Context) -> int:
         rest = "the newest" if newest else f"the newest is {SCHEMA_REVISION}"
         session.out.say(f"{text(name)} is at revision {text(revision)}, {rest}.")
     return Exit.DONE if newest else Exit.SAID_NO
+
+
+@app.command("adopt-venue")
+def adopt_venue(
+    ctx: typer.Context,
+    venue: Annotated[str, typer.Argument(help="The venue's name.", metavar="NAME")],
+    *,
+    by: Annotated[str, typer.Option(help="Who says so.", metavar="NAME")],
+    reason: Annotated[str, typer.Option(help="Why; it stands in the audit log.", metavar="TEXT")],
+) -> int:
+    """Give a venue's name free whose account is lost: the next process with it is taken on."""
+    session = session_of(ctx)
+    for name, value in (("--by", by), ("--reason", reason)):
+        if not value.strip():
+            raise typer.BadParameter("must not be blank", param_hint=name)
+    who, why = printable(by).strip(), printable(reason)
+    now = SystemClock().now()
+    row = AuditDraft(
+        new_order_id(), now, EventType.VENUE_ACCOUNT_SET, who, {"reason": why, "operator": who}
+    )
+    session.with_store(lambda context: give_free(context, venue, row))
+    session.out.document({"venue": venue, "free": True})
+    session.out.say(
+        f"The name {text(venue)} is free. The next process that comes with it is taken on, and "
+        "its account is reconciled anew. Trading stays off until: tinywindow start"
+    )
+    return Exit.DONE
 
 
 def _location(session: Session) -> Location:

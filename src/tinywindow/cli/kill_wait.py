@@ -19,13 +19,15 @@ from tinywindow.cli.session import Exit, Session
 from tinywindow.exchanges.paper import PaperExchange, PriceBoard
 from tinywindow.safety.config.layers import Layers, read_layers
 from tinywindow.safety.domain.kill import KillState, KillSwitchMode
-from tinywindow.safety.errors import ConfigurationError, SafetyError
+from tinywindow.safety.errors import ConfigurationError, SafetyError, VenueUnavailable
 from tinywindow.safety.ports import Exchange
 from tinywindow.safety.services.clock import SystemClock
 from tinywindow.safety.services.context import SafetyContext
 from tinywindow.safety.services.kill_report import KillSwitchStatus, VenueReport
 from tinywindow.safety.services.kill_switch import KillSwitch
+from tinywindow.safety.services.order_validator import new_order_id
 from tinywindow.safety.services.times import to_ms
+from tinywindow.safety.services.venue_account import VenueAccount
 from tinywindow.settings import Settings
 
 __all__ = ["wait_until_flat"]
@@ -81,14 +83,31 @@ async def _wait(session: Session) -> Answer:
     settings = session.settings
     venues = _venues(session)
     try:
-        async with (
-            session.store() as context,
-            KillSwitch(settings.redis, venues, context, config=settings.kill_switch) as switch,
-        ):
-            return await _watch(session, context, switch, can_close=bool(venues))
+        async with session.store() as context:
+            fault = await _foreign(context, venues)
+            own = {} if fault else venues
+            async with KillSwitch(
+                settings.redis, own, context, config=settings.kill_switch
+            ) as switch:
+                code, report = await _watch(session, context, switch, can_close=bool(own))
     finally:
         for venue in venues.values():
             await venue.close()
+    if not fault:
+        return code, report
+    # Whatever became of the others: the account that lies here was looked at by nobody.
+    session.out.warn(f"the account in this data directory was not closed: {fault}")
+    return code or Exit.SAID_NO, {**report, "flat": False, "error": fault}
+
+
+async def _foreign(context: SafetyContext, venues: Mapping[str, Exchange]) -> str:
+    """Why the account in this data directory may not be closed under its name; empty if it may."""
+    for venue in venues.values():
+        try:
+            await VenueAccount(venue, SystemClock(), new_order_id).claim(context)
+        except (ConfigurationError, VenueUnavailable) as error:
+            return str(error)
+    return ""
 
 
 async def _watch(

@@ -10,8 +10,10 @@ import typer
 from tinywindow.cli.close_words import close_words
 from tinywindow.cli.closing_look import NOBODY
 from tinywindow.cli.output import Output, plain_data, sheet, text
-from tinywindow.cli.session import Exit, session_of
+from tinywindow.cli.session import Exit, Session, session_of
 from tinywindow.cli.snapshot import snapshot_of, snapshot_without_store
+from tinywindow.cli.status_away import host_data, show_host
+from tinywindow.safety.errors import StoreUnavailable
 from tinywindow.safety.services.clock import SystemClock
 from tinywindow.safety.services.times import to_ms
 
@@ -30,7 +32,10 @@ def status(ctx: typer.Context) -> int:
     session = session_of(ctx, replay_allowed=True)
     now_ms = to_ms(SystemClock().now())
     if session.has_store:
-        snapshot = session.with_store(lambda context: snapshot_of(session, context, now_ms))
+        try:
+            snapshot = session.with_store(lambda context: snapshot_of(session, context, now_ms))
+        except StoreUnavailable as error:
+            return _away(session, error)
     else:
         snapshot = snapshot_without_store(session, now_ms)
         session.out.say(f"There is no database in {text(session.settings.data_dir)} yet.")
@@ -39,6 +44,16 @@ def status(ctx: typer.Context) -> int:
     session.out.document(data)
     _show(session.out, data)
     return Exit.DONE
+
+
+def _away(session: Session, error: StoreUnavailable) -> int:
+    """Say what the data directory alone tells; what only the database knows is unknown."""
+    data = host_data(session, str(error))
+    data.update(data_dir=str(session.settings.data_dir), replay=session.replay)
+    session.out.document({**data, "violations": [], "exit_code": Exit.NOT_REACHED})
+    show_host(session, session.out)
+    session.out.warn(str(error))
+    return Exit.NOT_REACHED
 
 
 def _show(out: Output, data: Mapping[str, Any]) -> None:

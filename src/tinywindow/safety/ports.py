@@ -98,6 +98,13 @@ class Exchange(Protocol):
         """Cash and equity in USD."""
         ...
 
+    async def account_id(self) -> str | None:
+        """What tells this account from any other at the venue; the same for as long as it is.
+
+        None where the venue cannot say: then nothing is compared.
+        """
+        ...
+
     async def market(self, symbol: str) -> MarketRules:
         """What the venue demands of orders on `symbol`."""
         ...
@@ -295,6 +302,13 @@ class Store(Protocol):
 
     def change_token(self) -> int:
         """A number that changes when any process committed; cheap enough to poll."""
+        ...
+
+    def stop_token(self) -> int:
+        """A number that changes with every stop and trip, as soon as `change_token` does.
+
+        It may change with other commits as well. Without I/O but on shared memory.
+        """
         ...
 
     async def close(self) -> None:

@@ -64,6 +64,7 @@ class _Venue:
     always: dict[str, Fault] = field(default_factory=dict)
     sent: list[tuple[CheckedOrder, bool]] = field(default_factory=list)
     calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    account_id: str | None = None
 
 
 class ScriptedExchange:
@@ -72,13 +73,18 @@ class ScriptedExchange:
     Args:
         name: the venue's name.
         positions: signed base units by unified symbol; spot balances are managed ones.
+        account_id: what tells the account from others; None where the venue cannot say.
     """
 
     def __init__(
-        self, name: str = "scripted", positions: Mapping[str, object] | None = None
+        self,
+        name: str = "scripted",
+        positions: Mapping[str, object] | None = None,
+        *,
+        account_id: str | None = "scripted",
     ) -> None:
         self._name = name
-        self._venue = _Venue()
+        self._venue = _Venue(account_id=account_id)
         for symbol, amount in (positions or {}).items():
             self.set_position(symbol, amount)
 
@@ -262,6 +268,11 @@ class ScriptedExchange:
         """Cash and equity: ten thousand, always."""
         await self._meet("account")
         return VenueAccount(Decimal(10_000), Decimal(10_000))
+
+    async def account_id(self) -> str | None:
+        """The account, as it was given."""
+        await self._meet("account_id")
+        return self._venue.account_id
 
     async def market(self, symbol: str) -> MarketRules:
         """The rules as set, or none but what the kind of market brings."""

@@ -132,13 +132,13 @@ class Fleet:
         now_s = time.monotonic()
         return await eventually(lambda: self.all_enter_since(now_s), "all trade", timeout_s)
 
-    async def rate(self, span_s: float) -> float:
-        """How many orders a second all bots together are answered to and send."""
+    async def rates(self, span_s: float) -> tuple[float, float]:
+        """Decisions a second of all bots together, and orders that they send."""
         begun_s = time.monotonic()
         await asyncio.sleep(span_s)
         took_s = time.monotonic() - begun_s
-        sent = [a for member in self.members for a in member.since(begun_s) if a.sent_s]
-        return len(sent) / took_s
+        answers = [a for member in self.members for a in member.since(begun_s)]
+        return len(answers) / took_s, sum(bool(a.sent_s) for a in answers) / took_s
 
     async def all_have_heard(self, at_s: float) -> None:
         """Wait until every bot was answered to twice that asked after a moment."""

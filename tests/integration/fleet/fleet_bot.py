@@ -152,7 +152,6 @@ class Trader:
 
     bot: Bot
     handle: int
-    fed_s: float = 0.0
 
     async def ask(self, side: str, amount: str) -> str:
         self.bot.exchange.looked_s = 0.0
@@ -161,22 +160,24 @@ class Trader:
         code = str(answer.breaches[0].code) if isinstance(answer, Refused) else "-"
         words = f"{asked_s:.6f} {self.bot.exchange.looked_s:.6f} {time.monotonic():.6f}"
         os.write(self.handle, f"{words} {side} {code}\n".encode())
-        if code not in {"-", "TOTAL_EXPOSURE"}:
+        if code not in {"-", "TOTAL_EXPOSURE", "POSITION_SIZE"}:
             await asyncio.sleep(0.01)
         return code
 
     async def tend(self, *, first: bool) -> None:
-        """What a running bot does beside its orders."""
-        if time.monotonic() - self.fed_s < FEED_S:
-            return
-        with contextlib.suppress(SafetyError):
-            await (self.bot.feed() if first else self.bot.breaker.check_all_metrics())
-        with contextlib.suppress(SafetyError):
-            await self.bot.settle_what_is_open()
-        self.fed_s = time.monotonic()
+        """What a running bot does beside its orders, which do not wait for it."""
+        while True:
+            with contextlib.suppress(SafetyError):
+                await (self.bot.feed() if first else self.bot.breaker.check_all_metrics())
+            with contextlib.suppress(SafetyError):
+                await self.bot.settle_what_is_open()
+            await asyncio.sleep(FEED_S)
 
     async def buy(self) -> None:
+        """What a bot does whose strategy wants more than its limits: most of it is refused."""
         await self.ask("BUY", "0.0001")
+        for _ in range(3):
+            await self.ask("BUY", "1000000")
 
     async def buy_up_to_the_cap(self) -> None:
         if await self.ask("BUY", "1") == "TOTAL_EXPOSURE":
@@ -193,9 +194,11 @@ async def _trade(place: Place, name: str, cap: int, how: str, folder: Path) -> N
     handle = os.open(folder / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     trader = Trader(Bot(place, name, cap), handle)
     turn = getattr(trader, how)
+    tending = asyncio.create_task(trader.tend(first=name == "w0"))
     while (folder / "go").exists():
-        await trader.tend(first=name == "w0")
         await turn()
+    tending.cancel()
+    await asyncio.wait({tending})
     await trader.bot.close()
 
 

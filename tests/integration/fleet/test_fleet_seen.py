@@ -22,6 +22,9 @@ ALL_IS_WELL = json.dumps({"is_halted": False, "halt_reason": None, "trip": None}
 
 
 def mirrored(redis: Valkey) -> dict[str, Any]:
+    """What stands in the mirror; nothing where somebody put something else there."""
+    if redis.raw("TYPE", MIRROR_KEY) != b"string":
+        return {}
     value = redis.raw("GET", MIRROR_KEY)
     return dict(json.loads(value)) if isinstance(value, bytes) else {}
 

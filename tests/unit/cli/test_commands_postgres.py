@@ -135,13 +135,36 @@ def test_an_auditor_needs_no_more_than_to_read(
 
 def test_a_server_that_is_away_is_said(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINYWINDOW_DATABASE", "postgresql://u:hunter2@127.0.0.1:1/x")
-    for words in (("status",), ("audit", "verify"), ("db", "current"), ("stop",), ("check", ORDER)):
+    for words in (("audit", "verify"), ("db", "current"), ("stop",), ("check", ORDER)):
         answer = cli(*words)
         assert (answer.code, answer.out) == (3, ""), words
         assert "hunter2" not in answer.err
     doctor = cli("doctor")
     assert (doctor.code, "cannot be asked" in doctor.out) == (1, True)
     assert "hunter2" not in doctor.out + doctor.err
+
+
+def test_status_tells_what_this_host_knows_while_the_server_is_away(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TINYWINDOW_DATABASE", "postgresql://u:hunter2@127.0.0.1:1/x")
+    bare = cli("status", "--json")
+    told = bare.document
+    assert (bare.code, told["exit_code"]) == (3, 3)
+    # No file is no word that nothing stands.
+    assert (told["kill_switch"]["active"], told["trading"]) == (None, "UNKNOWN")
+    assert (told["entries_refused"], told["circuit_breaker"]) == (True, None)
+    assert "says nothing of stops in the database" in cli("status").out
+    stop = ("kill", "--reason", "[b]odd[/b]", "--mode", "CLOSE_POSITIONS", "--json")
+    latch_id = cli(*stop).document["latch_id"]
+    switch = cli("status", "--json").document["kill_switch"]
+    assert (switch["active"], switch["mode"]) == (True, "CLOSE_POSITIONS")
+    assert (switch["latch_ids"], switch["reason"]) == ([latch_id], "[b]odd[/b]")
+    shown = cli("status")
+    assert shown.code == 3
+    for word in (latch_id, "CLOSE_POSITIONS", "[b]odd[/b]", "entries are refused", "UNKNOWN"):
+        assert word in shown.out
+    assert "hunter2" not in shown.out + shown.err + bare.out + bare.err
 
 
 # --- db and doctor -----------------------------------------------------------------------------

@@ -87,6 +87,35 @@ def test_closing_twice_does_no_harm_and_a_context_closes(tmp_path: Path) -> None
     assert held(exchange) == {}
 
 
+def test_an_account_keeps_its_id_and_no_other_book_has_it(tmp_path: Path) -> None:
+    exchange = venue(tmp_path)
+    told = run(exchange.account_id())
+    assert run(forked(exchange).account_id()) == told
+    run(exchange.close())
+    assert run(venue(tmp_path).account_id()) == told
+    # Chance that follows from a seed would give two accounts of one seed one id.
+    (tmp_path / "other").mkdir()
+    assert run(venue(tmp_path / "other").account_id()) != told
+
+
+def test_a_book_from_before_accounts_had_ids_is_given_one_and_keeps_the_rest(
+    tmp_path: Path,
+) -> None:
+    exchange = venue(tmp_path)
+    place(exchange, "A", "BUY", "0.1")
+    before = (run(exchange.account()), run(exchange.positions()))
+    run(exchange.close())
+    with sqlite3.connect(exchange._path) as db:
+        db.executescript("DROP TABLE identity; PRAGMA user_version = 1")
+    db.close()
+    again = venue(tmp_path)
+    assert (run(again.account()), run(again.positions())) == before
+    told = run(again.account_id())
+    assert len(told) == 32
+    run(again.close())
+    assert run(venue(tmp_path).account_id()) == told
+
+
 def test_a_book_of_another_version_is_not_touched(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "paper.db") as db:
         db.execute("PRAGMA user_version = 99")

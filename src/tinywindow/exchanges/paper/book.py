@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from tinywindow.exchanges.paper.page import Page
-from tinywindow.exchanges.paper.schema import SCHEMA, SCHEMA_VERSION
+from tinywindow.exchanges.paper.schema import IDENTITY, SCHEMA, SCHEMA_VERSION
 from tinywindow.safety.domain.money import plain
 from tinywindow.safety.errors import VenueUnavailable
 
@@ -117,11 +118,14 @@ class Book:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version == SCHEMA_VERSION:
             return
-        if version != 0:
+        if version not in {0, 1}:
             raise sqlite3.DatabaseError(f"it has version {version}; wanted {SCHEMA_VERSION}")
         connection.execute("BEGIN IMMEDIATE")
-        for statement in SCHEMA:
+        for statement in SCHEMA if version == 0 else (IDENTITY,):
             connection.execute(statement)
-        cash = plain(self._opening_cash)
-        connection.execute("INSERT INTO account VALUES (1, ?, ?)", (cash, cash))
+        if version == 0:
+            cash = plain(self._opening_cash)
+            connection.execute("INSERT INTO account VALUES (1, ?, ?)", (cash, cash))
+        connection.execute("INSERT INTO identity VALUES (1, ?)", (secrets.token_hex(16),))
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")

@@ -217,6 +217,11 @@ class PaperExchange:
         with self._book.read() as page:
             return page.placements()
 
+    async def account_id(self) -> str:
+        """What tells this book's account from any other; made with the book."""
+        with self._book.read() as page:
+            return page.account_id()
+
     def liquidate(self, symbol: str) -> OrderReport | None:
         """Take a perpetual position away at the board's price, as a venue may; None when flat."""
         with self._book.write() as page, localcontext(EXACT):

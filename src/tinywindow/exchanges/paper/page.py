@@ -39,6 +39,10 @@ class Page:
         """Cash in USD."""
         return Decimal(self._one("SELECT cash FROM account")[0])
 
+    def account_id(self) -> str:
+        """What tells this account from any other."""
+        return str(self._one("SELECT account_id FROM identity")[0])
+
     def opening_cash(self) -> Decimal:
         """The cash in USD with which the book was opened."""
         return Decimal(self._one("SELECT opening_cash FROM account")[0])

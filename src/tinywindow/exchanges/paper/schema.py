@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["SCHEMA", "SCHEMA_VERSION"]
+__all__ = ["IDENTITY", "SCHEMA", "SCHEMA_VERSION"]
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+
+IDENTITY: Final = """
+    CREATE TABLE identity (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        account_id TEXT NOT NULL
+    ) STRICT
+    """
+"""What a book of version 1 lacks: the account's id, made once, by chance."""
 
 SCHEMA: Final = (
     """
@@ -16,6 +24,7 @@ SCHEMA: Final = (
         cash TEXT NOT NULL
     ) STRICT
     """,
+    IDENTITY,
     """
     CREATE TABLE holding (
         symbol TEXT PRIMARY KEY,
@@ -69,5 +78,4 @@ SCHEMA: Final = (
         at_ms INTEGER NOT NULL
     ) STRICT
     """,
-    f"PRAGMA user_version = {SCHEMA_VERSION}",
 )

@@ -6,6 +6,7 @@ The state is told without I/O; `CircuitBreaker` adds the awaits.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -30,6 +31,8 @@ from tinywindow.safety.services.logs import get_logger
 __all__ = ["ACTOR", "BreakerCore"]
 
 ACTOR: Final = "circuit-breaker"
+LOOK_GAP_S: Final = 0.2
+"""How long what other processes commit is gathered before it is read, where it is no stop."""
 
 _log = get_logger(__name__)
 
@@ -75,6 +78,9 @@ class BreakerCore:
         self._last_trip: Trip | None = None
         self._activity = asyncio.Event()
         self._look: asyncio.Task[None] | None = None
+        self._news = False
+        self._urgent = asyncio.Event()
+        self._stops: int | None = None
         self._failure = ""
         self.closed = False
 
@@ -185,21 +191,38 @@ class BreakerCore:
         self._activity.set()
 
     def _on_commit(self) -> None:
-        """Some process committed: wake the monitor, and bring its trip in without waiting."""
-        self._activity.set()
+        """Some process committed: bring in what it says, at once where it may be a stop."""
         context = self._handle.opened
-        if context is None or (self._look is not None and not self._look.done()):
+        if context is None:
             return
-        self._look = asyncio.get_running_loop().create_task(
-            self._bring_in(context), name="tinywindow-breaker-look"
-        )
+        self._news = True
+        stops = context.store.stop_token()
+        if stops != self._stops:
+            self._stops = stops
+            self._urgent.set()
+        if self._look is None or self._look.done():
+            self._look = asyncio.get_running_loop().create_task(
+                self._bring_in(context), name="tinywindow-breaker-look"
+            )
 
     async def _bring_in(self, context: SafetyContext) -> None:
-        try:
-            await context.store.read(lambda tx: tx.book().trip)
-        except DependencyError as error:
-            # The next check meets the same fault, and counts it.
-            _log.debug("circuit_breaker_look_failed", error=str(error))
+        """Read the book and wake the monitor, until nothing happened meanwhile.
+
+        Whoever records something evaluates it in the same transaction. So what others commit may
+        wait a moment, unless it is a stop: processes that read after each other's every commit
+        would do little else.
+        """
+        while self._news:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._urgent.wait(), LOOK_GAP_S)
+            self._urgent.clear()
+            self._news = False
+            self._activity.set()
+            try:
+                await context.store.read(lambda tx: tx.book().trip)
+            except DependencyError as error:
+                # The next check meets the same fault, and counts it.
+                _log.debug("circuit_breaker_look_failed", error=str(error))
 
 
 def _random_id() -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from tinywindow.safety.domain.records import Lease
+from tinywindow.safety.domain.venue_account import account_differs, account_key, known_account
 from tinywindow.safety.errors import StoreUnavailable
 from tinywindow.safety.ports import Tx
 from tinywindow.safety.services.bounded_store import BoundedStore
@@ -37,38 +38,57 @@ class VenueLease:
 
     The fence grows with every new owner, and every intent checks it in its own transaction, so
     an owner that slept cannot go on. The lock of the host stands in while the database is away.
+
+    `account_id` is whose account would be closed, once the venue was `asked`; `foreign` what the
+    database said against it when the lease was last asked for.
     """
 
     venue: str
     owner: str
     store: BoundedStore
     fence: int = 0
+    asked: bool = False
+    account_id: str | None = None
+    foreign: str = ""
     _host_lock: int = -1
 
     async def take(self, *, now_ms: int) -> bool:
-        """Take or keep the lease; False while another flattener's heart beats."""
+        """Take or keep the lease; False while another flattener's heart beats.
+
+        Nor is it given for another account than the one that the database knows by this name.
+        """
         name = lease_name(self.venue)
 
-        def script(tx: Tx) -> int:
+        def script(tx: Tx) -> tuple[int, str]:
+            foreign = self._foreign(tx)
+            if foreign:
+                return 0, foreign
             lease = tx.lease(name)
             fence = 1 if lease is None else lease.fence
             if lease is not None and lease.owner != self.owner:
                 if heart_beats(lease, now_ms=now_ms):
-                    return 0
+                    return 0, ""
                 fence += 1
             tx.put_lease(Lease(name, self.owner, fence, now_ms))
-            return fence
+            return fence, ""
 
         try:
-            self.fence = await self.store.write(script)
+            self.fence, self.foreign = await self.store.write(script)
         except StoreUnavailable:
-            return self.lock_host()
+            # What the database said of the account last counts while it is away.
+            return not self.foreign and self.lock_host()
         if self.fence > 0:
             # Taken along where it is free, so that it is held when the database goes.
             self.lock_host()
         else:
             self.unlock_host()
         return self.fence > 0
+
+    def _foreign(self, tx: Tx) -> str:
+        if not self.asked:
+            return ""
+        known = known_account(tx.document(account_key(self.venue)))
+        return account_differs(self.venue, known, self.account_id)
 
     async def keep(self, *, now_ms: int) -> None:
         """Beat a lease that stands; one that was lost is not taken back behind a round's back."""

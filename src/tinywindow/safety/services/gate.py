@@ -39,6 +39,7 @@ from tinywindow.safety.services.outcome import ApprovedInPrinciple, Outcome, Ref
 from tinywindow.safety.services.position_limits import PositionLimitEnforcer
 from tinywindow.safety.services.sending import Settler
 from tinywindow.safety.services.times import to_ms
+from tinywindow.safety.services.venue_account import VenueAccount
 
 __all__ = ["OrderGate"]
 
@@ -94,6 +95,7 @@ class OrderGate:
         if self._admitter.venue == DEFAULT_VENUE:
             self._admitter.venue = self._exchange.name
         self._settler = Settler(self._admitter, breaker)
+        self.account = VenueAccount(self._exchange, self._clock, self._admitter.new_id)
         self._under_way: set[asyncio.Task[Outcome | Refused]] = set()
 
     @property
@@ -201,7 +203,7 @@ class OrderGate:
             context = await self._admitter.open()
             if checked is None or errors:
                 return await self._refuse_invalid(context, asked.order_id, errors)
-            asking = await self._asking(checked)
+            asking = await self._asking(context, checked)
             decided = await self._admitter.admit(context, checked, asking)
         except LimitsDiffer as error:
             message = str(error).removeprefix(f"{Reason.LIMITS_DIFFER.value}: ")
@@ -220,10 +222,11 @@ class OrderGate:
         approved = mint(checked, reduce_only=verdict.reduces, epoch=verdict.epoch, last_look=look)
         return await self._send(context, approved)
 
-    async def _asking(self, order: CheckedOrder) -> Asking:
+    async def _asking(self, context: SafetyContext, order: CheckedOrder) -> Asking:
         """Find what stops entries beside the database: doorbell, breaker's state, clock, venue."""
         await self._breaker.ready()
         found = [*await self._kill_switch.found(), *self._breaker.faults()]
+        found += await self.account.found(context)
         reduces_only = False
         try:
             async with asyncio.timeout(RULES_TIMEOUT_S):
@@ -256,7 +259,12 @@ class OrderGate:
                 return expired()
             if verdict.reduces:
                 return context.store.peek(lambda book: _closing(context, book))
-            stopped = context.store.peek(lambda book: _stopped_since(book, verdict.epoch))
+            stopped = context.store.peek(
+                lambda book: (
+                    _stopped_since(book, verdict.epoch)
+                    or (None if book is None else self.account.differs(book))
+                )
+            )
             return stopped or context.stop_probe()
 
         return last_look

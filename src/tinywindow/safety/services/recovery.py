@@ -42,15 +42,32 @@ class Recovery:
         self._gate = gate
         self._reconciler = Reconciler(limits.admitter, gate.settler, gate.exchange)
         self._positions_due = True
+        self._recovery_due = True
+        gate.account.marked_as = account
 
     async def run(self) -> ReconciliationReport:
         """Recover orders and positions, record a first mark, and audit what was found.
 
+        Where the venue does not say whose account it is, nothing is booked: entries are refused,
+        and it is asked again before anything else is.
+
         Raises:
+            ConfigurationError: the venue's name stands for another account in this store.
             LimitsDiffer: this process is configured with other limits than the store's.
             StoreUnavailable: the store cannot be opened.
         """
         context = await self._limits.admitter.open()
+        try:
+            return await self._recover(context)
+        except VenueUnavailable as error:
+            return ReconciliationReport(errors=[f"account: {error}"])
+
+    async def _recover(self, context: SafetyContext) -> ReconciliationReport:
+        if self._recovery_due:
+            message = f"whose account {self._gate.exchange.name} is was not compared yet"
+            context.faults[Reason.STATE_UNKNOWN] = message
+        await self._gate.account.claim(context)
+        self._recovery_due = False
         await journalled_intents.take_on(context, self._gate.exchange.name)
         report = await self._reconciler.orders(context)
         await self._positions(context, report)
@@ -95,9 +112,16 @@ class Recovery:
         What was left over from the start, and refusals that were counted together, follow too.
 
         Raises:
+            ConfigurationError: the venue's name stands for another account by now.
+            VenueUnavailable: the venue still does not say whose account it is.
             StoreUnavailable: the store cannot be read or written.
         """
         context = await self._limits.admitter.open()
+        if self._recovery_due:
+            return await self._recover(context)
+        if await self._gate.account.found(context):
+            # It says why, as what it is.
+            await self._gate.account.claim(context)
         await self._limits.admitter.flush_refusals(context)
         waiting = context.store.peek(
             lambda book: (

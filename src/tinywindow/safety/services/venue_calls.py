@@ -56,6 +56,10 @@ class VenueCalls:
         """Every resting order of the account, trigger orders included."""
         return await self._bounded("open orders", self.exchange.open_orders())
 
+    async def account_id(self) -> str | None:
+        """What tells this account from any other at the venue."""
+        return await self._bounded("account id", self.exchange.account_id())
+
     async def positions(self) -> tuple[VenuePosition, ...]:
         """Every position that is not zero."""
         return await self._bounded("positions", self.exchange.positions())

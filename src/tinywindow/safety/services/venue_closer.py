@@ -37,6 +37,7 @@ BACKOFF_S: Final = 0.25
 BEAT_S: Final = 1.0
 QUIET_ROUNDS: Final = 2
 UNPROVEN: Final = "the database cannot be read, so nobody can say that every order has ended"
+UNNAMED: Final = "the venue does not say whose account it is, so nothing proves which one is flat"
 _RESUMED: Final = {
     KillSwitchMode.HALT_ONLY: {KillState.HALTED},
     KillSwitchMode.CLOSE_POSITIONS: {KillState.CLOSING, KillState.INCOMPLETE, KillState.FLAT},
@@ -68,6 +69,7 @@ class VenueCloser:
     _since_s: float = 0.0
     _fence: int = 0
     _published: VenueReport | None = None
+    _refused: str = ""
 
     @property
     def venue(self) -> str:
@@ -104,6 +106,7 @@ class VenueCloser:
         if directive.mode is None:
             return await self._wound_up()
         lease = self._ledger.lease
+        await self._ask_account()
         if not await lease.take(now_ms=self._ledger.now_ms()):
             await self._stand_by(directive)
             return self.leaving()
@@ -113,6 +116,17 @@ class VenueCloser:
             self._forget()
         await self._guarded_round(directive)
         return self.leaving() and self._finished()
+
+    async def _ask_account(self) -> None:
+        """Find out whose account would be closed; a venue that does not say holds no close back."""
+        lease = self._ledger.lease
+        if lease.asked:
+            return
+        try:
+            lease.account_id = await self.sweep.calls.account_id()
+            lease.asked = True
+        except VenueUnavailable as fault:
+            _log.warning("account_not_known", venue=self.venue, error=str(fault))
 
     async def _wound_up(self) -> bool:
         """After a release nothing is sent; closes that went out are still followed to their end."""
@@ -125,6 +139,21 @@ class VenueCloser:
     async def _stand_by(self, directive: Directive) -> None:
         """Show what the flattener that holds the lease does; its progress is resumed after it."""
         self._forget()
+        foreign = self._ledger.lease.foreign
+        if foreign:
+            # What the database keeps under this name is another account's, and no news of ours.
+            if foreign != self._refused:
+                _log.error("flatten_refused", venue=self.venue, error=foreign)
+            self._refused = foreign
+            self.publish(
+                VenueReport(
+                    self.venue,
+                    KillState.CLOSING if directive.mode is _CLOSE else KillState.HALTED,
+                    errors=(foreign,),
+                    latch_ids=directive.latch_ids,
+                )
+            )
+            return
         saved = await self._ledger.saved()
         if saved is not None and set(directive.latch_ids) <= set(saved.latch_ids):
             self.publish(saved)
@@ -244,6 +273,9 @@ class VenueCloser:
         plans = await self.positions.plans(positions)
         self.sweep.resting = len(orders_to_cancel(orders, _CLOSE))
         clean = self.sweep.resting == 0 and all(plan.done for plan in plans)
+        if not self._ledger.lease.asked:
+            self.sweep.errors.add(UNNAMED)
+            clean = False
         seen = Observation(begun_ms, self._monotonic_ms(), terminal_ms, clean)
         self._proof = self._proof.observe(seen)
         if clean and not self._ledger.fresh:

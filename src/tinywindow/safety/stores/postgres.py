@@ -33,7 +33,7 @@ from tinywindow.safety.stores.pg.link import (
     undecided,
 )
 from tinywindow.safety.stores.pg.sessions import HEAD, ORDER, READER, READING, SCRIPT, STOP, WRITER
-from tinywindow.safety.stores.pg.watch import HeadWatch, token_of
+from tinywindow.safety.stores.pg.watch import HeadWatch
 from tinywindow.safety.stores.schema import SCHEMA_REVISION
 from tinywindow.safety.stores.sql.engine import Engine
 from tinywindow.safety.stores.sql.part import head_of
@@ -88,7 +88,7 @@ class PostgresStore:
             self._writing.drop()
             raise
         self._books = Books()
-        self._watch = HeadWatch(link("watch", READER), token_of(head))
+        self._watch = HeadWatch(link("watch", READER), head)
         # Whether nobody else seems to write: then a decision goes straight to its commit.
         self._alone = True
         self._closed = False
@@ -164,6 +164,10 @@ class PostgresStore:
     def change_token(self) -> int:
         """A number that changes within 50 ms of any process's commit; without I/O."""
         return self._watch.token()
+
+    def stop_token(self) -> int:
+        """A number that changes with every stop and trip, together with `change_token`."""
+        return self._watch.stops()
 
     async def close(self) -> None:
         """Let go of connections and threads; the job that runs ends first, others are refused."""

@@ -183,6 +183,10 @@ class SqliteStore:
             return -1
         return int(token)
 
+    def stop_token(self) -> int:
+        """The same as `change_token`: any commit may have been a stop."""
+        return self.change_token()
+
     async def close(self) -> None:
         """Let go of connections and threads; the job that runs ends first, others are refused.
 

@@ -179,7 +179,8 @@ async def opened(
     desk = Desk(clock, venue, guard, switch, enforcer, gate)
     try:
         if funded:
-            await enforcer.admitter.open()
+            # Its account is on record, as after a start: what fails later is no first contact.
+            await gate.account.claim(await enforcer.admitter.open())
             await desk.fund()
         yield desk
     finally:

@@ -99,6 +99,10 @@ class MemoryStore:
         """A number that changes when any store on the database committed."""
         return -1 if self._closed else self.database.commits
 
+    def stop_token(self) -> int:
+        """The same as `change_token`: any commit may have been a stop."""
+        return self.change_token()
+
     async def close(self) -> None:
         """Let go; the database stays for whoever else holds it."""
         self._closed = True

@@ -19,7 +19,7 @@ RETRY_INTERVAL_S: Final = 0.2
 """How often a database that is away is tried again."""
 UNKNOWN: Final = -1
 
-_POLL: Final = "SELECT version + stop_epoch + audit_seq FROM head WHERE id = 1"
+_POLL: Final = "SELECT version + stop_epoch + audit_seq, stop_epoch FROM head WHERE id = 1"
 
 
 def token_of(head: Head) -> int:
@@ -30,9 +30,10 @@ def token_of(head: Head) -> int:
 class HeadWatch:
     """The newest token; its thread starts with the first question."""
 
-    def __init__(self, link: Link, token: int) -> None:
+    def __init__(self, link: Link, head: Head) -> None:
         self._link = link
-        self._token = token
+        self._token = token_of(head)
+        self._stops = head.stop_epoch
         self._writes = 0
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -49,10 +50,16 @@ class HeadWatch:
             self._thread.start()
         return self._token
 
+    def stops(self) -> int:
+        """The stop epoch that belongs to the newest token; -1 when the database is away."""
+        return self._stops
+
     def committed(self, head: Head) -> None:
         """Take on a commit of this store's own, without waiting for the next poll."""
         with self._lock:
             self._writes += 1
+            # The token last: whoever sees it move finds the epoch that belongs to it.
+            self._stops = head.stop_epoch
             self._token = token_of(head)
 
     def _poll(self) -> None:
@@ -61,14 +68,15 @@ class HeadWatch:
             before = self._writes
             try:
                 row = self._link.get().execute(_POLL).fetchone()
-                token = UNKNOWN if row is None else int(row[0])
+                token, stops = (UNKNOWN, UNKNOWN) if row is None else (int(row[0]), int(row[1]))
                 pause = POLL_INTERVAL_S
             except (psycopg.Error, StoreUnavailable, ConfigurationError):
                 self._link.drop()
-                token, pause = UNKNOWN, RETRY_INTERVAL_S
+                token, stops, pause = UNKNOWN, UNKNOWN, RETRY_INTERVAL_S
             with self._lock:
                 # An answer from before an own commit would go back behind it.
                 if self._writes == before:
+                    self._stops = stops
                     self._token = token
         self._link.drop()
 
