@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
 from pg_drafts import decide
 from pg_writers import query
 from postgres import PostgresServer
@@ -12,6 +13,9 @@ from postgres import PostgresServer
 from tinywindow.safety import KillSwitch, KillSwitchMode
 from tinywindow.safety.services.location import Location
 from tinywindow.safety.stores.postgres import PostgresStore
+
+# A report says whether the latch was in time.
+pytestmark = pytest.mark.alone
 
 
 async def test_a_stop_and_an_order_right_after_a_restart(
