@@ -110,7 +110,8 @@ async def desk(url: str, folder: Path) -> AsyncIterator[Desk]:
     await venue.account()
     await breaker.record_equity(20_000)
     await breaker.check_all_metrics()
-    await limits.admitter.open()
+    # Claimed before, as recovery does: the first wait for the lock is then the order's own.
+    await gate.account.claim(await limits.admitter.open())
     try:
         yield Desk(url, folder, gate, limits)
     finally:

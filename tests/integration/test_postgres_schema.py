@@ -18,7 +18,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from program import FORKS, tinywindow
+from program import FORKS, tinywindow_forked
 from tinywindow.safety import PositionLimitEnforcer
 from tinywindow.safety.errors import ConfigurationError, StoreUnavailable
 from tinywindow.safety.services.location import default_data_dir, locate
@@ -211,26 +211,26 @@ def test_the_front_door_does_not_load_the_driver() -> None:
     assert done.stdout.strip() == "False", done.stderr
 
 
-def _db(*words: str, url: str) -> Any:
+def _db(*words: str, url: str, folder: Path) -> Any:
     environ = {**os.environ, "TINYWINDOW_DATABASE": url}
-    return tinywindow("db", *words, "--json", env=environ)
+    return tinywindow_forked("db", *words, "--json", folder=folder, environ=environ)
 
 
 def test_the_command_upgrades_and_grants(
     postgres_server: PostgresServer, tmp_path: Path, empty: str
 ) -> None:
-    assert _db("current", url=empty).code == 1
+    assert _db("current", url=empty, folder=tmp_path).code == 1
     for done in (True, False):
-        said = _db("upgrade", "--grant-to", APPLICATION, url=empty)
+        said = _db("upgrade", "--grant-to", APPLICATION, url=empty, folder=tmp_path)
         assert said.code == 0, said.err
         assert said.document["upgraded"] is done
-    assert _db("current", url=empty).document["up_to_date"] is True
+    assert _db("current", url=empty, folder=tmp_path).document["up_to_date"] is True
     assert query(empty.replace(OWNER, APPLICATION), "SELECT version FROM head") == [(0,)]
-    assert _db("upgrade", "--grant-to", "a b", url=empty).code == 2
-    assert _db("upgrade", url=empty.replace(OWNER, APPLICATION)).code == 0
+    assert _db("upgrade", "--grant-to", "a b", url=empty, folder=tmp_path).code == 2
+    assert _db("upgrade", url=empty.replace(OWNER, APPLICATION), folder=tmp_path).code == 0
 
 
 def test_the_command_shows_no_password(tmp_path: Path) -> None:
-    said = _db("current", url=f"postgresql://u:secretword@/x?host={tmp_path}")
+    said = _db("current", url=f"postgresql://u:secretword@/x?host={tmp_path}", folder=tmp_path)
     assert said.code == 3
     assert "secretword" not in said.out + said.err
