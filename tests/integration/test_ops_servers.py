@@ -18,6 +18,7 @@ import redis as sync_redis
 from postgres import PostgresServer
 from valkey import Valkey, folder, until
 
+from program import SOAK
 from tinywindow.cli.findings import Level
 from tinywindow.cli.redis_findings import redis
 from tinywindow.safety.stores.ring_value import RING_KEY
@@ -192,6 +193,7 @@ def test_what_the_readme_asks_grafana_can_be_answered(database: PostgresServer) 
             connection.execute("INSERT INTO exposures VALUES ('BTC/USDT', 1)")
 
 
+@pytest.mark.skipif(not SOAK, reason="long; `./tw soak` runs it")
 def test_two_bots_trade_and_one_key_stops_both(
     database: PostgresServer, bell: Valkey, secrets: Path, tmp_path: Path
 ) -> None:

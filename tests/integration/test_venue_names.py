@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from program import Said, forked, query, tinywindow_forked, wait_for
+from program import SOAK, Said, forked, query, tinywindow_forked, wait_for
 from tinywindow.safety.domain.records import Position
 from tinywindow.safety.services.context import SafetyContext, open_context
 from tinywindow.safety.services.location import locate
@@ -24,7 +24,7 @@ QUICK = {"TINYWINDOW_RUN__CYCLE_INTERVAL": "0.1", "TINYWINDOW_RUN__SCENARIO": "c
 RUN = ("run", "--no-api", "--strategy", "hold")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql"] if SOAK else ["postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'shared.db'}"
