@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 # `./tw test` runs the short profile, `./tw soak` the long one. Deadlines are off: the machine is
 # shared, and a slow example is no wrong one.
 settings.register_profile(
-    "short", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+    "short", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile(
     "soak", deadline=None, max_examples=2_000, suppress_health_check=[HealthCheck.too_slow]

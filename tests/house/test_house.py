@@ -289,3 +289,13 @@ def test_a_blanket_silence_is_found(comment: str) -> None:
 )
 def test_a_named_silence_passes(comment: str) -> None:
     assert not house_rules.silenced_without_code(Source("made_up.py", f"x = 1  {comment}"))
+
+
+def test_what_runs_alone_is_where_it_is_looked_for() -> None:
+    """`./tw test` reads two folders for its second half."""
+    found = {
+        path.relative_to(ROOT / "tests").parts[0]
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if "mark.alone" in path.read_text("utf-8") and path != Path(__file__)
+    }
+    assert found == {"concurrency", "integration"}

@@ -14,7 +14,7 @@ from valkey import Valkey
 
 from tinywindow.safety.services.breaker_mirror import MIRROR_KEY
 
-pytestmark = [pytest.mark.alone, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 SIZE = 2
 ROLES = {"kill-switch", "flattener", "gate", "circuit-breaker"}

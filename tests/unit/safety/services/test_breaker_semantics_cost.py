@@ -17,8 +17,6 @@ from tinywindow.safety.services.circuit_breaker import CircuitBreaker
 from tinywindow.safety.services.context import SafetyContext
 from tinywindow.safety.services.times import to_ms
 
-pytestmark = pytest.mark.alone
-
 CHECK_MS_MAX = 100
 """What a full check may take at 10,000 trades a day."""
 
