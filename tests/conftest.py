@@ -28,13 +28,3 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
-
-
-LONG = ("crash", "integration")
-"""The folders whose tests take longest: begun last, one would keep the others waiting."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the long ones."""
-    root = Path(__file__).parent
-    items.sort(key=lambda item: item.path.relative_to(root).parts[0] not in LONG)
