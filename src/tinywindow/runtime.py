@@ -198,20 +198,27 @@ async def run_until_end(runtime: Runtime) -> None:
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, ended.set)
     try:
-        working = asyncio.create_task(_start_and_work(runtime), name="trading")
-        waiting = asyncio.create_task(ended.wait(), name="told-to-end")
-        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (working, waiting):
-            if not task.done():
-                task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await working
-        with contextlib.suppress(asyncio.CancelledError):
-            await waiting
+        await _work_until(ended, runtime)
     finally:
-        for name in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(name)
-        await runtime.orchestrator.close()
+        try:
+            await runtime.orchestrator.close()
+        finally:
+            # Last: a second Ctrl-C must not tear down what settles orders and sees a close through.
+            for name in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(name)
+
+
+async def _work_until(ended: asyncio.Event, runtime: Runtime) -> None:
+    working = asyncio.create_task(_start_and_work(runtime), name="trading")
+    waiting = asyncio.create_task(ended.wait(), name="told-to-end")
+    await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (working, waiting):
+        if not task.done():
+            task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await working
+    with contextlib.suppress(asyncio.CancelledError):
+        await waiting
 
 
 async def _start_and_work(runtime: Runtime) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
-from store_worlds import Failing, World, hold, latch, summary
+from store_worlds import Failing, World, hold, latch, summary, trip
 
 from tinywindow.safety.domain.book import DecisionIds, Draft
+from tinywindow.safety.domain.records import TradingState
 from tinywindow.safety.errors import LedgerBusy, SafetyError, StoreUnavailable
 from tinywindow.safety.ports import Store, Tx
 
@@ -60,18 +62,31 @@ async def test_the_change_token_moves_with_every_commit_of_anybody(world: World)
     assert one.change_token() == token
 
 
-async def test_the_stop_token_moves_with_every_stop_of_anybody(world: World) -> None:
+STOPPING: dict[str, Callable[[Tx], object]] = {
+    "a latch": lambda tx: tx.add_latch(latch("k")),
+    "a trip": lambda tx: tx.add_trip(trip("t")),
+    "an operator": lambda tx: tx.set_trading(TradingState.STOPPED),
+}
+
+
+@pytest.mark.parametrize("stop", STOPPING.values(), ids=STOPPING)
+@pytest.mark.parametrize("own", [True, False], ids=["own", "another's"])
+async def test_the_stop_token_moves_with_whatever_stops_trading(
+    world: World, stop: Callable[[Tx], object], own: bool
+) -> None:
     one, other = await world.open(), await world.open()
-    for number, store in enumerate((one, other)):
-        token, stops = one.change_token(), one.stop_token()
-        latched = latch(f"k{number}")
-        await store.transact(lambda tx, latched=latched: tx.add_latch(latched), stop=True)  # type: ignore[misc]
-        assert await moved_on(world, one, token)
-        assert one.stop_token() != stops
+    await one.transact(lambda tx: tx.set_trading(TradingState.RUNNING))
+    token, stops = one.change_token(), one.stop_token()
+    await (one if own else other).transact(stop, stop=True)
+    assert await moved_on(world, one, token)
+    assert one.stop_token() != stops
+
+
+async def test_a_server_tells_stops_from_what_may_wait(world: World) -> None:
+    one, other = await world.open(), await world.open()
     token, stops = one.change_token(), one.stop_token()
     await other.transact(lambda tx: tx.put_document("a", "1"))
     assert await moved_on(world, one, token)
-    # A server tells stops from what need not be read at once; a file cannot.
     assert (one.stop_token() == stops) is (world.kind == "postgres")
 
 

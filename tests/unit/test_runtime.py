@@ -94,6 +94,26 @@ def wall(runtime: Runtime) -> Clock:
     return location.wall
 
 
+async def test_a_second_signal_does_not_cut_the_shutdown_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime, _ = replaying(tmp_path, candles(tmp_path, CRASH))
+    close = runtime.exchange.close
+    closed: list[bool] = []
+
+    async def signalled() -> None:
+        # Now two signals have come: one would have begun the shutdown, and this is the other.
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        await close()
+        closed.append(True)
+
+    monkeypatch.setattr(runtime.exchange, "close", signalled)
+    await run_until_end(runtime)
+    assert closed
+
+
 async def test_the_same_files_give_the_same_decisions(tmp_path: Path) -> None:
     summaries = []
     for name in ("one", "two"):

@@ -305,7 +305,7 @@ class Store(Protocol):
         ...
 
     def stop_token(self) -> int:
-        """A number that changes with every stop and trip, as soon as `change_token` does.
+        """A number that changes with every stop, trip and start, as soon as `change_token` does.
 
         It may change with other commits as well. Without I/O but on shared memory.
         """

@@ -25,6 +25,8 @@ __all__ = ["VenueAccount"]
 ACTOR: Final = "venue-account"
 ASK_TIMEOUT_S: Final = 5.0
 """How long a venue may take to say whose account it is."""
+ORDER_ASK_TIMEOUT_S: Final = 1.0
+"""And how long where an order waits, which may be an exit and needs no answer."""
 
 
 @dataclass(slots=True)
@@ -42,7 +44,7 @@ class VenueAccount:
     _claimed: bool = False
     _account_id: str | None = None
 
-    async def claim(self, context: SafetyContext) -> None:
+    async def claim(self, context: SafetyContext, *, within_s: float = ASK_TIMEOUT_S) -> None:
         """Put the account on record where the store knows none under this name, or compare.
 
         Raises:
@@ -50,7 +52,7 @@ class VenueAccount:
             VenueUnavailable: the venue did not say whose account it is.
             StoreUnavailable: the store cannot be read or written.
         """
-        account_id = await self._own()
+        account_id = await self._own(within_s)
         venue = self.exchange.name
         mine = KnownAccount(account_id, self.marked_as)
         row = AuditDraft(
@@ -93,7 +95,7 @@ class VenueAccount:
         if self._claimed and context.store.peek(lambda book: book is None or self._known_in(book)):
             return ()
         try:
-            await self.claim(context)
+            await self.claim(context, within_s=ORDER_ASK_TIMEOUT_S)
         except (ConfigurationError, VenueUnavailable) as error:
             return (Breach(Reason.STATE_UNKNOWN, str(error)),)
         return ()
@@ -115,11 +117,11 @@ class VenueAccount:
             return False
         return self._account_id is None or self.marked_as in {None, known.marked_as}
 
-    async def _own(self) -> str | None:
+    async def _own(self, within_s: float) -> str | None:
         """The account by the venue's word, asked once; it never changes under an instance."""
         if not self._asked:
             try:
-                async with asyncio.timeout(ASK_TIMEOUT_S):
+                async with asyncio.timeout(within_s):
                     self._account_id = await self.exchange.account_id()
             except VenueUnavailable:
                 raise

@@ -166,7 +166,7 @@ class PostgresStore:
         return self._watch.token()
 
     def stop_token(self) -> int:
-        """A number that changes with every stop and trip, together with `change_token`."""
+        """A number that changes with every stop, trip and start, together with `change_token`."""
         return self._watch.stops()
 
     async def close(self) -> None:

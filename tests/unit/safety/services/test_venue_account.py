@@ -22,12 +22,14 @@ from tinywindow.safety.errors import (
     StoreUnavailable,
     VenueUnavailable,
 )
+from tinywindow.safety.services import venue_account
 from tinywindow.safety.services.bounded_store import BoundedStore
 from tinywindow.safety.services.context import ContextHandle
 from tinywindow.safety.services.flatten_lease import VenueLease, lease_name
 from tinywindow.safety.services.kill_switch import KillSwitch
 from tinywindow.safety.services.recovery import Recovery
 from tinywindow.safety.services.times import to_ms
+from tinywindow.safety.services.venue_account import VenueAccount
 from tinywindow.safety.services.venue_adoption import QUIET_S, give_free
 from tinywindow.testing import Fault
 from venue_race import race
@@ -127,6 +129,20 @@ async def test_a_venue_that_is_away_books_nothing_until_it_says(tmp_path: Path) 
         await start.settle_working()
         assert await desk.position(PERP) == 0
         assert code(await desk.buy(1)) == "ACCEPTED"
+
+
+async def test_a_venue_that_never_says_holds_an_exit_up_for_a_moment_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(venue_account, "ORDER_ASK_TIMEOUT_S", 0.01)
+    async with opened(tmp_path) as desk:
+        await desk.have(5, PERP)
+        desk.exchange.break_down("account_id", Fault.HANG)
+        # As in a process that was started anew, and has heard nothing yet.
+        desk.gate.account = VenueAccount(desk.exchange, desk.clock, iter("abc").__next__)
+        async with asyncio.timeout(venue_account.ASK_TIMEOUT_S):
+            assert code(await desk.buy(1)) == "STATE_UNKNOWN"
+            assert code(await desk.sell(2, symbol=PERP)) == "ACCEPTED"
 
 
 async def test_of_two_first_contacts_at_once_one_is_refused(tmp_path: Path) -> None:

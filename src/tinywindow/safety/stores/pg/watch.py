@@ -7,7 +7,7 @@ from typing import Final
 
 import psycopg
 
-from tinywindow.safety.domain.records import Head
+from tinywindow.safety.domain.records import Head, TradingState
 from tinywindow.safety.errors import ConfigurationError, StoreUnavailable
 from tinywindow.safety.stores.pg.link import Link
 
@@ -19,12 +19,20 @@ RETRY_INTERVAL_S: Final = 0.2
 """How often a database that is away is tried again."""
 UNKNOWN: Final = -1
 
-_POLL: Final = "SELECT version + stop_epoch + audit_seq, stop_epoch FROM head WHERE id = 1"
+_POLL: Final = (
+    "SELECT version + stop_epoch + audit_seq, 2 * stop_epoch + (trading = 'STOPPED')::int"
+    " FROM head WHERE id = 1"
+)
 
 
 def token_of(head: Head) -> int:
     """A number that moves with every commit that the book or the audit log shows."""
     return head.version + head.stop_epoch + head.audit_seq
+
+
+def stops_of(head: Head) -> int:
+    """A number that moves with every stop, trip and start, whoever made it."""
+    return 2 * head.stop_epoch + (head.trading is TradingState.STOPPED)
 
 
 class HeadWatch:
@@ -33,7 +41,7 @@ class HeadWatch:
     def __init__(self, link: Link, head: Head) -> None:
         self._link = link
         self._token = token_of(head)
-        self._stops = head.stop_epoch
+        self._stops = stops_of(head)
         self._writes = 0
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -51,15 +59,15 @@ class HeadWatch:
         return self._token
 
     def stops(self) -> int:
-        """The stop epoch that belongs to the newest token; -1 when the database is away."""
+        """What `stops_of` says of the newest token's head; -1 when the database is away."""
         return self._stops
 
     def committed(self, head: Head) -> None:
         """Take on a commit of this store's own, without waiting for the next poll."""
         with self._lock:
             self._writes += 1
-            # The token last: whoever sees it move finds the epoch that belongs to it.
-            self._stops = head.stop_epoch
+            # The token last: whoever sees it move finds the stops that belong to it.
+            self._stops = stops_of(head)
             self._token = token_of(head)
 
     def _poll(self) -> None:
