@@ -9,11 +9,10 @@ from typing import Final, TypeVar, cast
 
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.sql import ClauseElement
-from sqlalchemy.sql.compiler import SQLCompiler
 
 from tinywindow.safety.errors import InvariantBroken
 from tinywindow.safety.stores.pg.link import BoundedConnection
-from tinywindow.safety.stores.sql.engine import Engine, Row
+from tinywindow.safety.stores.sql.engine import Compiler, Engine, Row
 
 __all__ = ["Asked", "PostgresEngine"]
 
@@ -21,24 +20,7 @@ T = TypeVar("T")
 
 _PARAMETER: Final = re.compile(r"%\((\w+)\)s")
 
-_DIALECT: Final = PGDialect_psycopg()  # type: ignore[no-untyped-call]
-_compiled: Final[dict[int, tuple[ClauseElement, str, dict[str, object]]]] = {}
-
-
-def compiled(statement: ClauseElement) -> tuple[str, dict[str, object]]:
-    """The text of a statement and its constants, once for the life of the process."""
-    known = _compiled.get(id(statement))
-    if known is None:
-        made = cast(
-            "SQLCompiler",
-            statement.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True}),
-        )
-        asked = {name for name, bind in made.binds.items() if bind.required}
-        constants = {name: value for name, value in made.params.items() if name not in asked}
-        # The statement is kept beside its text, so that its id is never given to another.
-        known = (statement, str(made), constants)
-        _compiled[id(statement)] = known
-    return known[1], known[2]
+compiled: Final = Compiler(PGDialect_psycopg())  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)

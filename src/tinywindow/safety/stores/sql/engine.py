@@ -12,15 +12,13 @@ from collections.abc import Mapping
 from typing import Final, Protocol, cast
 
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
-__all__ = ["Engine", "Row", "SqliteEngine"]
+__all__ = ["Compiler", "Engine", "Row", "SqliteEngine"]
 
 Row = tuple[object, ...]
-
-_DIALECT: Final = sqlite.dialect(paramstyle="named")
-_compiled: Final[dict[int, tuple[ClauseElement, str, dict[str, object]]]] = {}
 
 
 class Engine(Protocol):
@@ -41,20 +39,32 @@ class Engine(Protocol):
         ...
 
 
-def compiled(statement: ClauseElement) -> tuple[str, dict[str, object]]:
-    """The SQLite text of a statement and its constants, once for the life of the process."""
-    known = _compiled.get(id(statement))
-    if known is None:
-        made = cast(
-            "SQLCompiler",
-            statement.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True}),
-        )
-        asked = {name for name, bind in made.binds.items() if bind.required}
-        constants = {name: value for name, value in made.params.items() if name not in asked}
-        # The statement is kept beside its text, so that its id is never given to another.
-        known = (statement, str(made), constants)
-        _compiled[id(statement)] = known
-    return known[1], known[2]
+class Compiler:
+    """The texts of statements in one dialect, each made once for the life of the process."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._known: dict[int, tuple[ClauseElement, str, dict[str, object]]] = {}
+
+    def __call__(self, statement: ClauseElement) -> tuple[str, dict[str, object]]:
+        """The text of a statement, and its constants."""
+        known = self._known.get(id(statement))
+        if known is None:
+            made = cast(
+                "SQLCompiler",
+                statement.compile(
+                    dialect=self._dialect, compile_kwargs={"render_postcompile": True}
+                ),
+            )
+            asked = {name for name, bind in made.binds.items() if bind.required}
+            constants = {name: value for name, value in made.params.items() if name not in asked}
+            # The statement is kept beside its text, so that its id is never given to another.
+            known = (statement, str(made), constants)
+            self._known[id(statement)] = known
+        return known[1], known[2]
+
+
+compiled: Final = Compiler(sqlite.dialect(paramstyle="named"))
 
 
 class SqliteEngine:
