@@ -59,7 +59,7 @@ def by_hand(folder: Path) -> None:
 def stopped_under_fire(folder: Path, stop: Callable[[Path], None]) -> tuple[float, float, float]:
     """One stop among eight writers; how long until seen, until answered, and until latched."""
     folder.mkdir()
-    with Writers(folder, 8, watch=True) as writers, StopClock(folder) as clock:
+    with Writers(folder=folder, number=8, watch=True) as writers, StopClock(folder) as clock:
         writers.wait_for_turns(10)
         stop(folder)
         returned_s = time.monotonic()
@@ -115,7 +115,7 @@ def test_no_writer_waits_long_and_none_starves(tmp_path: Path, number: int) -> N
     for n in range(ROUNDS):
         folder = tmp_path / str(n)
         folder.mkdir()
-        with Writers(folder, number) as writers:
+        with Writers(folder=folder, number=number) as writers:
             writers.wait_for_turns(1)
             begin, begun_s = writers.turns(), time.monotonic()
             wait_for(

@@ -7,13 +7,12 @@ import pickle
 import sqlite3
 import threading
 import time
-from dataclasses import dataclass, field
-from multiprocessing.process import BaseProcess
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
-from program import FORKS, audit, query, wait_for
+from crew import Crew
+from program import FORKS, audit, query
 from tinywindow.safety import KillSwitch, PositionLimitEnforcer
 from tinywindow.safety.domain.decision import Refusal
 from tinywindow.safety.services.context import SafetyContext
@@ -83,14 +82,11 @@ async def _ask_and_ask(database: Path, name: str, answers: Path, *, watch: bool)
     answers.write_bytes(pickle.dumps(made))
 
 
-@dataclass
-class Writers:
+@dataclass(kw_only=True)
+class Writers(Crew):
     """A number of writers at work; `stop()` ends them and gives their answers, one list each."""
 
-    folder: Path
-    number: int
     watch: bool = False
-    _running: list[BaseProcess] = field(default_factory=list)
 
     @property
     def database(self) -> Path:
@@ -105,35 +101,12 @@ class Writers:
                 target=_work, args=(str(self.database), str(n), where, self.watch), daemon=True
             )
             process.start()
-            self._running.append(process)
+            self.running.append(process)
         return self
-
-    def turns(self) -> list[int]:
-        """How many answers each has had so far."""
-        files = [self.folder / f"count-{n}" for n in range(self.number)]
-        return [file.stat().st_size if file.exists() else 0 for file in files]
-
-    def wait_for_turns(self, count: int) -> None:
-        wait_for(lambda: min(self.turns()) >= count, f"{count} turns each", timeout_s=60)
 
     def stop(self) -> list[list[Decision]]:
         (self.folder / "go-on").unlink()
-        for process in self._running:
-            process.join(timeout=30)
-            assert process.exitcode == 0
-        files = [self.folder / f"answers-{n}" for n in range(self.number)]
-        return [pickle.loads(file.read_bytes()) for file in files]
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for process in self._running:
-            if process.is_alive():
-                process.kill()
-            process.join()
+        return self.answers(within_s=30)
 
 
 class StopClock:

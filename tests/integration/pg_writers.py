@@ -9,13 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import psycopg
 
+from crew import Crew
 from program import FORKS, wait_for
 from tinywindow.safety import PositionLimitEnforcer, PositionLimits
 from tinywindow.safety.domain.audit import AuditRow, verify_rows
@@ -89,16 +88,13 @@ async def _ask(url: str, folder: Path, name: str, *, until_full: bool) -> None:
     (folder / f"answers-{name}").write_bytes(pickle.dumps(answers))
 
 
-@dataclass
-class PgWriters:
+@dataclass(kw_only=True)
+class PgWriters(Crew):
     """A number of processes at work; `finish()` ends them and gives all their answers."""
 
     url: str
-    folder: Path
-    number: int
     until_full: bool = False
     data_dir: Path = field(init=False)
-    running: list[BaseProcess] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(exist_ok=True)
@@ -115,32 +111,10 @@ class PgWriters:
         (self.folder / "go").touch()
         return self
 
-    def turns(self) -> list[int]:
-        files = [self.folder / f"count-{n}" for n in range(self.number)]
-        return [file.stat().st_size if file.exists() else 0 for file in files]
-
-    def wait_for_turns(self, count: int) -> None:
-        wait_for(lambda: min(self.turns()) >= count, f"{count} turns each", timeout_s=60)
-
     def finish(self, *, at_once: bool = True) -> list[list[Answer]]:
         if at_once:
             (self.folder / "go").unlink()
-        for process in self.running:
-            process.join(timeout=240)
-            assert process.exitcode == 0
-        files = [self.folder / f"answers-{n}" for n in range(self.number)]
-        return [pickle.loads(file.read_bytes()) for file in files]
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for process in self.running:
-            if process.is_alive():
-                process.kill()
-            process.join()
+        return self.answers(within_s=240)
 
 
 @contextmanager

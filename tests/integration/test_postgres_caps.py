@@ -35,7 +35,7 @@ rounds. What must never happen is asserted in every round."""
 
 def _filled(url: str, folder: Path, number: int) -> list[list[Answer]]:
     asyncio.run(prepared(url))
-    with PgWriters(url, folder, number, until_full=True) as writers:
+    with PgWriters(url=url, folder=folder, number=number, until_full=True) as writers:
         return writers.finish(at_once=False)
 
 

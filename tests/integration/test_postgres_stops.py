@@ -60,7 +60,7 @@ def test_nothing_is_approved_after_a_stop_under_load(
         name = durable_postgres_server.new_database()
         url = durable_postgres_server.url(name)
         asyncio.run(prepared(url, cap=10_000_000))
-        with PgWriters(url, tmp_path / str(n), 8) as writers:
+        with PgWriters(url=url, folder=tmp_path / str(n), number=8) as writers:
             writers.wait_for_turns(10)
             took_s, durable = asyncio.run(_stop(url))
             returned_s = time.monotonic()
@@ -194,7 +194,7 @@ def test_a_process_that_slept_through_a_stop_wakes_up_stopped(
     name = durable_postgres_server.new_database()
     url = durable_postgres_server.url(name)
     asyncio.run(prepared(url, cap=10_000_000))
-    with PgWriters(url, tmp_path / "writers", 2) as writers:
+    with PgWriters(url=url, folder=tmp_path / "writers", number=2) as writers:
         writers.wait_for_turns(10 + moment)
         for process in writers.running:
             assert process.pid is not None
