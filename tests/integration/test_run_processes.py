@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,8 @@ from program import (
 
 pytestmark = pytest.mark.timeout(120)
 
+IN_FLIGHT_S = 0.5
+"""How long after a stop an order may arrive that had passed its last look before."""
 SETTINGS = {
     "TINYWINDOW_RUN__CYCLE_INTERVAL": "0.02",
     # Below what the strategy wants, so that two processes compete for the limits.
@@ -82,6 +85,9 @@ def test_two_runs_on_one_directory_share_its_limits_and_its_stops(tmp_path: Path
         assert said.code == 0, said.err
         marks = "SELECT COUNT(*) FROM marks"
         database = data_dir / "tinywindow.db"
+        stopped_seq = query(database, "SELECT audit_seq FROM head")[0][0]
+        until = time.monotonic() + IN_FLIGHT_S
+        wait_for(lambda: time.monotonic() >= until, "what had passed its last look is there")
         before, sent = query(database, marks)[0][0], len(placements(data_dir))
         wait_for(lambda: query(database, marks)[0][0] >= before + 20, "they watch on")
         assert len(placements(data_dir)) == sent
@@ -94,6 +100,8 @@ def test_two_runs_on_one_directory_share_its_limits_and_its_stops(tmp_path: Path
         for process in running:
             process.kill()
             process.join()
+    late = [row for row in audit(data_dir, "ORDER_APPROVED") if row["seq"] > stopped_seq]
+    assert [row for row in late if not row["reduces"]] == []
     assert_nothing_went_wrong(data_dir, alone=False)
     assert_ledger_is_the_venues(data_dir)
     print(f"three runs at once: {sent} orders, none twice")
