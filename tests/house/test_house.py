@@ -6,11 +6,14 @@ import ast
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import house_rules
 import pytest
 from house_rules import Source
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "tinywindow"
@@ -123,6 +126,24 @@ def test_requirements_name_no_address() -> None:
         assert "://" not in text
         pins = re.findall(r"^\S+==\S+.*\\\n +--hash=sha256:[0-9a-f]{64}", text, re.MULTILINE)
         assert len(pins) == len(re.findall(r"^[^ #\n]", text, re.MULTILINE))
+
+
+def test_pins_name_the_extras_that_are_asked_of_them() -> None:
+    """An older pip takes `coverage[toml]` for unpinned where only `coverage` is pinned."""
+    text = (ROOT / "requirements" / "dev.txt").read_text(encoding="utf-8")
+    pins = re.findall(r"^([\w.-]+)(?:\[([\w,-]+)\])?==", text, re.MULTILINE)
+    assert pins
+    pinned: dict[str, set[str]] = {}
+    for name, extras in pins:
+        pinned.setdefault(canonicalize_name(name), set()).update(filter(None, extras.split(",")))
+    asked = {("redis", "hiredis"), ("sqlalchemy", "asyncio"), ("psycopg", "binary")}
+    for dist in metadata.distributions():
+        if canonicalize_name(dist.name) in pinned:
+            for one in map(Requirement, dist.requires or ()):
+                if one.marker is None or one.marker.evaluate({"extra": ""}):
+                    asked |= {(canonicalize_name(one.name), extra) for extra in one.extras}
+    missing = {f"{name}[{extra}]" for name, extra in asked if extra not in pinned.get(name, set())}
+    assert missing == set()
 
 
 def test_tests_have_names_of_their_own() -> None:
