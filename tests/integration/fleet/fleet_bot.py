@@ -176,7 +176,7 @@ class Trader:
     async def buy(self) -> None:
         """What a bot does whose strategy wants more than its limits: most of it is refused."""
         await self.ask("BUY", "0.0001")
-        for _ in range(3):
+        for _ in range(7):
             await self.ask("BUY", "1000000")
 
     async def buy_up_to_the_cap(self) -> None:

@@ -1,21 +1,19 @@
-"""TLS, ACL users, what a URL may say, and what we leave in Redis for others to read."""
+"""ACL users, what a URL may say, and what we leave in Redis for others to read."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-import ssl
-import subprocess
 from pathlib import Path
 
 import pytest
-from proxy import Proxy
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.connection import SSLConnection
+from redis.asyncio.sentinel import Sentinel, SentinelManagedConnection
 from redis_world import bot_on, eventually
-from valkey import Valkey
+from valkey import Valkey, free_port
 
-from tinywindow.safety.errors import ConfigurationError
+from tinywindow.safety.errors import ConfigurationError, DoorbellUnavailable
 from tinywindow.safety.services.breaker_mirror import MIRROR_KEY
 from tinywindow.safety.services.heartbeat import HEARTBEAT_PREFIX
 from tinywindow.safety.stores.redis import CHANNEL, RedisDoorbell
@@ -24,41 +22,9 @@ from tinywindow.safety.stores.ring_value import RING_KEY
 
 RULES = (
     "~tinywindow:* &tinywindow:* &__keyspace@* -@all +eval +role +type +getrange +set +del "
-    "+publish +subscribe +unsubscribe +ping +hello +client|setinfo +select"
+    "+publish +subscribe +unsubscribe +ping +hello +select"
 )
 """What docs/operations.md says that TinyWindow's user needs."""
-
-
-def certificate(place: Path) -> ssl.SSLContext:
-    if shutil.which("openssl") is None:
-        pytest.skip("NO OPENSSL: TLS was not shown")
-    subprocess.run(
-        [
-            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-            "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
-            "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", place / "key.pem",
-            "-out", place / "cert.pem",
-        ],
-        check=True,
-        capture_output=True,
-    )  # fmt: skip
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(place / "cert.pem", place / "key.pem")
-    return context
-
-
-async def test_tls_with_a_certificate_that_is_checked(valkey: Valkey, tmp_path: Path) -> None:
-    """The wheel's server has no TLS: it is ended in front of it, as stunnel does."""
-    async with Proxy(valkey.path, tls=certificate(tmp_path)) as proxy:
-        plain = f"rediss://localhost:{proxy.port}/0"
-        url = f"{plain}?ssl_ca_certs={tmp_path}/cert.pem"
-        async with bot_on(url, tmp_path / "t.db", order_timeout=0.5) as bot:
-            await eventually(bot.entry_is_sent)
-            valkey.raw("SET", RING_KEY, "1")
-            await eventually(bot.latched)
-        async with bot_on(plain, tmp_path / "u.db") as bot:
-            # A certificate that nobody vouches for is no Redis.
-            assert await bot.refused_for() == "STATE_UNKNOWN"
 
 
 async def test_a_user_with_the_documented_rights_and_no_more(
@@ -157,6 +123,43 @@ async def test_a_url_is_read_and_its_waits_are_ours(url: str, kind: str, databas
             asked = sentinel.connection_pool.connection_kwargs
             assert asked["socket_timeout"] == 0.12
             assert asked["retry"]._retries == 0
+
+
+@pytest.mark.parametrize("scheme", ["rediss+sentinel", "rediss+cluster"])
+async def test_tls_is_spoken_to_everybody_whom_a_url_names(scheme: str) -> None:
+    """To the Sentinels too; and the path of a file is no part of the address."""
+    name = "/tw" if "sentinel" in scheme else ""
+    client = link_of(f"{scheme}://u:p@a:1,b:2{name}?ssl_ca_certs=/etc/ca.pem").make()
+    if isinstance(client, RedisCluster):
+        assert {node.port for node in client.nodes_manager.startup_nodes.values()} == {1, 2}
+        assert client.connection_kwargs["ssl_ca_certs"] == "/etc/ca.pem"
+        assert client.connection_kwargs["connection_class"] is SSLConnection
+        return
+    pools = [client.connection_pool]
+    pools += [one.connection_pool for one in pools[0].sentinel_manager.sentinels]  # type: ignore[attr-defined]
+    assert len(pools) == 3
+    for pool in pools:
+        assert issubclass(pool.connection_class, SSLConnection)
+        assert pool.connection_kwargs["ssl_ca_certs"] == "/etc/ca.pem"
+
+
+async def test_a_sentinel_client_keeps_how_its_sentinels_are_spoken_to() -> None:
+    tls = {"ssl": True, "ssl_ca_certs": "/etc/ca.pem"}
+    manager = Sentinel([("a", 1)], sentinel_kwargs=tls)
+    made = link_of(manager.master_for("tw")).make()
+    assert isinstance(made, Redis)
+    (asked,) = made.connection_pool.sentinel_manager.sentinels  # type: ignore[attr-defined]
+    assert asked.connection_pool.connection_class is SSLConnection
+    assert asked.connection_pool.connection_kwargs["ssl_ca_certs"] == "/etc/ca.pem"
+    assert made.connection_pool.connection_class is SentinelManagedConnection
+
+
+async def test_a_sentence_says_that_no_sentinel_answers() -> None:
+    bell = RedisDoorbell.at(f"redis+sentinel://127.0.0.1:{free_port()}/tw")
+    with pytest.raises(DoorbellUnavailable) as told:
+        await bell.look(timeout_s=2)
+    await bell.close()
+    assert str(told.value) == "Redis: no Sentinel names a primary of that name"
 
 
 BAD = [

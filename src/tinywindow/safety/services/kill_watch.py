@@ -31,6 +31,8 @@ __all__ = ["RELEASE_GRACE_S", "KillWatch"]
 
 DRAIN_INTERVAL_S: Final = 5.0
 """How often the outbox is looked at without a reason; a stop of another process fills it."""
+QUIET_S: Final = 1.0
+"""How long a database in which nothing stood is believed while no stop moved its token."""
 
 _log = get_logger(__name__)
 
@@ -68,6 +70,7 @@ class KillWatch:
         self._offline: dict[str, str] = {}
         self._standing: frozenset[str] = frozenset()
         self._unchecked: dict[str, Latch] = {}
+        self._quiet: tuple[int, float] | None = None
 
     def start(self) -> None:
         """Begin to watch, once; needs a running loop."""
@@ -88,17 +91,47 @@ class KillWatch:
         while True:
             self._woken.clear()
             try:
-                await self.look()
+                if not self._still_quiet():
+                    await self.look()
             except Exception:  # noqa: BLE001 - a watcher that ends is a stop nobody sees
                 _log.exception("kill_watch_failed")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._register.config.watch_interval):
                     await self._woken.wait()
 
+    def _still_quiet(self) -> bool:
+        """Whether nothing stood at the last look, and nothing came since that a look would find.
+
+        A stop in the database moves its token, and everything else shows without asking it: so
+        processes that trade in peace do not read it ten times a second.
+        """
+        if self._quiet is None:
+            return False
+        token, looked_s = self._quiet
+        register = self._register
+        try:
+            journalled = bool(register.store.journal.pending()[1])
+        except OSError:
+            return False
+        return (
+            register.clock.monotonic() - looked_s < QUIET_S
+            and self._token() == token
+            and not register.local()
+            and not register.store.kill_file.exists()
+            and not journalled
+            and (register.doorbell is None or register.notes.breach() is None)
+        )
+
+    def _token(self) -> int:
+        """The store's token of stops; -1 where it is not known."""
+        context = self._register.store.handle.glance()
+        return -1 if context is None else context.store.stop_token()
+
     async def look(self) -> Seen:
         """Look once at everything, latch what is new, and give what was seen before that."""
         async with self._one:
             begun = self._register.clock.now()
+            token, looked_s = self._token(), self._register.clock.monotonic()
             seen = await self._register.read()
             if seen.view is None:
                 await self._without_database(seen)
@@ -111,6 +144,9 @@ class KillWatch:
             )
             changed, self._before = signature != self._before, signature
             self._on_look(seen, changed=changed)
+            nothing = not seen.active and seen.view is not None and not seen.view.cancels_entries
+            quiet = nothing and not changed and not self._unchecked and token >= 0
+            self._quiet = (token, looked_s) if quiet else None
             return seen
 
     async def _with_database(self, seen: Seen, view: View, begun: datetime) -> None:

@@ -32,7 +32,16 @@ from tinywindow.safety.stores.pg.link import (
     lost,
     undecided,
 )
-from tinywindow.safety.stores.pg.sessions import HEAD, ORDER, READER, READING, SCRIPT, STOP, WRITER
+from tinywindow.safety.stores.pg.sessions import (
+    FILLING,
+    HEAD,
+    ORDER,
+    READER,
+    READING,
+    SCRIPT,
+    STOP,
+    WRITER,
+)
 from tinywindow.safety.stores.pg.watch import HeadWatch
 from tinywindow.safety.stores.schema import SCHEMA_REVISION
 from tinywindow.safety.stores.sql.engine import Engine
@@ -202,6 +211,9 @@ class PostgresStore:
             connection.answer_timeout_s = answer_timeout_s
         try:
             return work()
+        except psycopg.errors.LockNotAvailable as error:
+            # Its turn did not come: nothing was read or written, and the book is as good as before.
+            raise fault_of(error) from error
         except psycopg.Error as error:
             self._books.forget_writers()
             if lost(error, self._writing.current):
@@ -301,10 +313,13 @@ class PostgresStore:
         """Run a script under the head's lock and commit it."""
         connection = self._writing.get()
         try:
+            if self._books.writers is None:
+                self._fill(connection)
             begun = begin(connection, beginning, self._books.writers, look)
             # Whoever finds the book as it was has nobody beside it, and may go straight again.
             self._alone = not begun.moved
             self._books.written(begun.book, begun.changes)
+            self._watch.saw(begun.book.head)
             tx = SqlTx(PostgresEngine(connection), begun.book)
             result, written = script(tx, begun.found)
             changes = self._commit(connection, begun.book.head, written)
@@ -315,30 +330,47 @@ class PostgresStore:
             self._committed(begun.book, changes)
         return result
 
+    def _fill(self, connection: BoundedConnection) -> None:
+        """Read a whole book on a snapshot of its own, since under the lock everybody would wait.
+
+        What is committed meanwhile is newer than the book, and is caught up with under the lock.
+        """
+        bound_s, connection.answer_timeout_s = connection.answer_timeout_s, READ_ANSWER_TIMEOUT_S
+        begun = begin(connection, FILLING, None, _nothing)
+        connection.execute("COMMIT")
+        connection.answer_timeout_s = bound_s
+        self._books.written(begun.book, begun.changes)
+
     def _commit(
         self, connection: BoundedConnection, head: Head, written: Written
     ) -> Changes | None:
-        """Commit with this writer's mark, by which it can be told later whether it stands.
+        """Commit with something by which it can be told later whether it stands.
 
-        None when it stands, but its answer was lost; then the book is forgotten.
+        That is the audit row of a decision, and for anything else this writer's mark. None when
+        it stands, but its answer was lost; then the book is forgotten.
         """
-        self._mark += 1
-        mark = self._mark
+        one = written if isinstance(written, OneCall) else None
+        stands: tuple[LiteralString, tuple[object, ...]]
+        text = "COMMIT"
+        if one is not None and one.draft.audit:
+            stands = (_ROW_STANDS, (one.draft.audit[0].id,))
+        else:
+            self._mark += 1
+            stands = (_MARK_STANDS, (self._name, self._mark))
+            # The mark is our own name and number.
+            text = f"{_MARK} ('{self._name}', {self._mark}) {_MARK_MOVES}; {text}"
         cursor = psycopg.ClientCursor(connection)
-        # In one message, and the mark is our own name and number.
-        text = f"{_MARK} ('{self._name}', {mark}) {_MARK_MOVES}; COMMIT"
         try:
-            if isinstance(written, OneCall):
-                cursor.execute(f"{decision.DECIDE}; {text}", written.parameters)
-                cursor.set_result(0)
-            else:
+            # In one message.
+            if one is None:
                 cursor.execute(text)
+            else:
+                cursor.execute(f"{decision.DECIDE}; {text}", one.parameters)
+                cursor.set_result(0)
         except psycopg.Error as error:
             if not lost(error, connection) or not undecided(error):
                 raise
-            self._told_after_loss(
-                error, lambda c: c.execute(_MARK_STANDS, (self._name, mark)).fetchone()
-            )
+            self._told_after_loss(error, lambda c: c.execute(*stands).fetchone())
             return None
         if not isinstance(written, OneCall):
             return written
@@ -351,7 +383,7 @@ class PostgresStore:
         # After a lost answer the books were forgotten, and this one is let go.
         if self._books.writers is book:
             self._books.written(book, changes)
-        self._watch.committed(changes.head)
+        self._watch.saw(changes.head)
 
     def _read(self, script: Callable[[Tx], T]) -> T:
         try:

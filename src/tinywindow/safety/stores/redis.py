@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final, cast
 
 from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.asyncio.sentinel import MasterNotFoundError, SentinelConnectionPool
 from redis.exceptions import RedisError
 
 from tinywindow.safety.domain.kill import Latch
@@ -110,6 +110,9 @@ class RedisDoorbell:
             raise DoorbellUnavailable(f"Redis did not answer within {timeout_s} s") from fault
         except DoorbellUnavailable:
             raise
+        except MasterNotFoundError as fault:
+            # It would list every connection to every Sentinel, word by word.
+            raise DoorbellUnavailable("Redis: no Sentinel names a primary of that name") from fault
         except Exception as fault:  # whatever broke, Redis was not read: callers end closed
             raise DoorbellUnavailable(f"Redis: {type(fault).__name__}: {fault}") from fault
 

@@ -8,8 +8,9 @@ meanwhile must not be rung by a repetition.
     redis+sentinel://[user:pass@]host:port,host:port/name[/db]  the primary that Sentinels name
     redis+cluster://[user:pass@]host:port,host:port             a Cluster; the key's own node
 
-`rediss+sentinel://` and `rediss+cluster://` are the same over TLS. Options follow as `?name=value`
-as redis-py reads them; `sentinel_username` and `sentinel_password` are the Sentinels' own.
+`rediss+sentinel://` and `rediss+cluster://` are the same over TLS, to the Sentinels as well.
+Options follow as `?name=value` as redis-py reads them; `sentinel_username` and `sentinel_password`
+are the Sentinels' own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from urllib.parse import urlsplit
 
 from redis.asyncio import ConnectionPool, Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import parse_url
+from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import (
     Sentinel,
@@ -120,9 +121,11 @@ def _of_pool(pool: ConnectionPool) -> Link:
     addresses = []
     own: dict[str, Any] = {}
     for sentinel in manager.sentinels:
-        settings = sentinel.connection_pool.connection_kwargs
+        asked = sentinel.connection_pool
+        settings = asked.connection_kwargs
         addresses.append((str(settings["host"]), int(settings["port"])))
         own = {name: settings[name] for name in ("username", "password") if name in settings}
+        own |= _tls_of(settings, asked.connection_class)
     given["connection_class"] = kind
     return _sentinel(addresses, pool.service_name, given, own)
 
@@ -140,15 +143,12 @@ def _of_url(url: str) -> Link:
         pool = ConnectionPool.from_url(url)
         return _of_pool(pool)
     # The addresses are read here, everything else as redis-py reads it.
-    location, slash, tail = rest.partition("/")
-    if not slash:
-        location, question, tail = rest.partition("?")
-        tail = f"?{tail}" if question else ""
+    before, question, query = rest.partition("?")
+    location, _, path = before.partition("/")
     credentials, at, hosts = location.rpartition("@")
     addresses = [
         _address(text, 26379 if topology == "sentinel" else 6379) for text in hosts.split(",")
     ]
-    path, question, query = tail.partition("?")
     names = [name for name in path.split("/") if name]
     if topology == "cluster":
         if names and names != ["0"]:
@@ -167,7 +167,9 @@ def _of_url(url: str) -> Link:
         for name in ("username", "password")
         if f"sentinel_{name}" in given
     }
-    if given.pop("connection_class", None) is not None:
+    kind = given.pop("connection_class", None)
+    if kind is not None:
+        own |= _tls_of(given, kind)
         given["connection_class"] = SentinelManagedSSLConnection
     return _sentinel(addresses, names[0], given, own)
 
@@ -200,8 +202,7 @@ def _cluster(addresses: list[tuple[str, int]], given: Mapping[str, Any]) -> Link
     kind = settings.pop("connection_class", None)
     for name in ("host", "port", "db"):
         settings.pop(name, None)
-    if kind is not None and "SSL" in kind.__name__:
-        settings["ssl"] = True
+    settings |= _tls_of(settings, kind)
 
     def make() -> RedisCluster:
         return MovingCluster(
@@ -212,6 +213,13 @@ def _cluster(addresses: list[tuple[str, int]], given: Mapping[str, Any]) -> Link
         )
 
     return Link(make, cluster=True)
+
+
+def _tls_of(settings: Mapping[str, Any], kind: type | None) -> dict[str, Any]:
+    """What a client is told so that it speaks TLS as a connection of this kind does."""
+    if kind is None or not issubclass(kind, SSLConnection):
+        return {}
+    return {"ssl": True, **{k: value for k, value in settings.items() if k.startswith("ssl_")}}
 
 
 def _client(pool: ConnectionPool) -> Redis:
@@ -230,4 +238,6 @@ def _settings(timeout_s: float) -> dict[str, Any]:
         "socket_connect_timeout": timeout_s,
         "decode_responses": False,
         "max_connections": CONNECTIONS_MAX,
+        # Who we are is not told: Redis 7.0 does not know the command, and a right to it.
+        "driver_info": None,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Final
 
 import psycopg
@@ -42,7 +43,8 @@ class HeadWatch:
         self._link = link
         self._token = token_of(head)
         self._stops = stops_of(head)
-        self._writes = 0
+        self._seen = 0
+        self._seen_s = -POLL_INTERVAL_S
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -62,10 +64,11 @@ class HeadWatch:
         """What `stops_of` says of the newest token's head; -1 when the database is away."""
         return self._stops
 
-    def committed(self, head: Head) -> None:
-        """Take on a commit of this store's own, without waiting for the next poll."""
+    def saw(self, head: Head) -> None:
+        """Take on the head that this store's writer holds locked, or committed just now."""
         with self._lock:
-            self._writes += 1
+            self._seen += 1
+            self._seen_s = time.monotonic()
             # The token last: whoever sees it move finds the stops that belong to it.
             self._stops = stops_of(head)
             self._token = token_of(head)
@@ -73,7 +76,11 @@ class HeadWatch:
     def _poll(self) -> None:
         pause = POLL_INTERVAL_S
         while not self._ended.wait(pause):
-            before = self._writes
+            # Whoever writes all the time sees the head all the time.
+            pause = self._seen_s + POLL_INTERVAL_S - time.monotonic()
+            if pause > 0:
+                continue
+            before = self._seen
             try:
                 row = self._link.get().execute(_POLL).fetchone()
                 token, stops = (UNKNOWN, UNKNOWN) if row is None else (int(row[0]), int(row[1]))
@@ -82,8 +89,8 @@ class HeadWatch:
                 self._link.drop()
                 token, stops, pause = UNKNOWN, UNKNOWN, RETRY_INTERVAL_S
             with self._lock:
-                # An answer from before an own commit would go back behind it.
-                if self._writes == before:
+                # An answer from before what the writer saw would go back behind it.
+                if self._seen == before:
                     self._stops = stops
                     self._token = token
         self._link.drop()

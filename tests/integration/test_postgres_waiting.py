@@ -1,0 +1,178 @@
+"""What a writer on PostgreSQL does while others have the turn: it holds nobody up, nor forgets."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from pg_drafts import decide, hold, row
+from pg_writers import assert_chain, raw
+
+from tinywindow.safety.domain.book import Book
+from tinywindow.safety.domain.records import Head, TradingState
+from tinywindow.safety.errors import LedgerBusy
+from tinywindow.safety.stores import postgres as module
+from tinywindow.safety.stores.pg import watch
+from tinywindow.safety.stores.pg.books import begin
+from tinywindow.safety.stores.pg.sessions import ORDER
+from tinywindow.safety.stores.pg.watch import HeadWatch, token_of
+from tinywindow.safety.stores.postgres import PostgresStore
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+async def store(postgres_url: str) -> AsyncIterator[PostgresStore]:
+    made = await PostgresStore.open(postgres_url, require_durable=False)
+    yield made
+    await made.close()
+
+
+def book_of(store: PostgresStore) -> Book | None:
+    return store._books.writers
+
+
+@pytest.fixture
+def beginnings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+    """How each transaction began, and whether it had no book to begin with."""
+    seen: list[tuple[str, bool]] = []
+
+    def noting(connection: Any, beginning: str, cached: Book | None, look: Any) -> Any:
+        seen.append((beginning, cached is None))
+        return begin(connection, beginning, cached, look)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "begin", noting)
+    return seen
+
+
+async def test_a_whole_book_is_read_while_somebody_else_has_the_turn(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    """A long history would otherwise keep the turn from everybody for as long as it is read."""
+    with raw(postgres_url) as other:
+        other.execute(ORDER)
+        with pytest.raises(LedgerBusy):
+            await decide(store, "d1")
+        book = book_of(store)
+        assert book is not None
+        other.execute("COMMIT")
+    assert await decide(store, "d1") == "d1"
+    # It went on from there.
+    assert book_of(store) is book
+    assert "d1" in book.holds
+
+
+async def test_no_turn_begins_without_a_book(
+    store: PostgresStore, beginnings: list[tuple[str, bool]]
+) -> None:
+    await decide(store, "d1")
+    store._books.forget_writers()
+    await store.transact(lambda tx: tx.put_document("a", "1"))
+    store._books.forget_writers()
+    await store.transact(lambda tx: tx.put_document("a", "2"), stop=True)
+    without = [beginning for beginning, missing in beginnings if missing]
+    assert len(without) == 3
+    assert all("READ ONLY" in beginning and "lock" not in beginning for beginning in without)
+    assert all("FOR UPDATE" in beginning for beginning, missing in beginnings if not missing)
+
+
+@pytest.mark.parametrize("straight", [True, False])
+async def test_whoever_waits_in_vain_keeps_what_it_knows(
+    store: PostgresStore, postgres_url: str, straight: bool
+) -> None:
+    """Processes that read the whole history after every wait in vain wait ever longer."""
+    await decide(store, "d1")
+    book = book_of(store)
+    store._alone = straight
+    with raw(postgres_url) as other:
+        other.execute(ORDER)
+        with pytest.raises(LedgerBusy):
+            await decide(store, "d2")
+        other.execute("COMMIT")
+    assert book_of(store) is book
+    assert await decide(store, "d2") == "d2"
+    assert_chain(postgres_url)
+
+
+async def test_what_came_after_a_whole_book_is_caught_up_with_under_the_lock(
+    store: PostgresStore, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the snapshot and the turn somebody else commits: the decision sees it."""
+    other = await PostgresStore.open(postgres_url, require_durable=False)
+    fill = store._fill
+    filled, go_on = threading.Event(), threading.Event()
+
+    def slowly(connection: Any) -> None:
+        fill(connection)
+        filled.set()
+        assert go_on.wait(10)
+
+    monkeypatch.setattr(store, "_fill", slowly)
+
+    def script(tx: Any) -> tuple[bool, int]:
+        return "d9" in tx.book().holds, tx.head().version
+
+    reading = asyncio.ensure_future(store.transact(script))
+    await asyncio.to_thread(filled.wait, 10)
+    await other.transact(lambda tx: tx.add_hold(hold("d9")))
+    go_on.set()
+    seen, version = await reading
+    assert seen
+    assert version == (await other.read(lambda tx: tx.head())).version
+    await other.close()
+
+
+async def test_a_refusal_is_told_by_its_row_after_a_lost_answer(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    """Under the lock too, a decision leaves no mark: its audit row says that it stands."""
+    await decide(store, "d1")
+    store._alone = False
+    await decide(store, "d2")
+    with raw(postgres_url) as looking:
+        assert looking.execute("SELECT count(*) FROM writer_marks").fetchone() == (0,)
+        await store.transact(lambda tx: tx.audit(row("other")))
+        assert looking.execute("SELECT count(*) FROM writer_marks").fetchone() == (1,)
+
+
+class CountingLink:
+    """A database whose head does not move, and which counts who asks."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Semaphore(0)
+        self.polls = 0
+
+    def get(self) -> CountingLink:
+        return self
+
+    def execute(self, _: str) -> CountingLink:
+        self.polls += 1
+        self.asked.release()
+        return self
+
+    def fetchone(self) -> tuple[int, int]:
+        return (7, 0)
+
+    def drop(self) -> None:
+        return
+
+
+def test_a_writer_that_sees_the_head_all_the_time_need_not_ask_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    head = Head(5, 1, TradingState.RUNNING, 1, "", 0)
+    now_s = [100.0]
+    monkeypatch.setattr(watch, "POLL_INTERVAL_S", 0.001)
+    monkeypatch.setattr(watch.time, "monotonic", lambda: now_s[0])
+    link = CountingLink()
+    watching = HeadWatch(link, head)  # type: ignore[arg-type]
+    watching.saw(head)
+    assert watching.token() == token_of(head)
+    # Time stands still: what was seen is as new as can be, and nobody asks.
+    assert not link.asked.acquire(timeout=0.1)
+    now_s[0] += 0.002
+    assert link.asked.acquire(timeout=10)
+    watching.stop()
