@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -15,10 +15,9 @@ from tinywindow.safety.domain.book import Book
 from tinywindow.safety.domain.records import Head, TradingState
 from tinywindow.safety.errors import LedgerBusy
 from tinywindow.safety.stores import postgres as module
-from tinywindow.safety.stores.pg import watch
 from tinywindow.safety.stores.pg.books import begin
 from tinywindow.safety.stores.pg.sessions import ORDER
-from tinywindow.safety.stores.pg.watch import HeadWatch, token_of
+from tinywindow.safety.stores.pg.watch import POLL_INTERVAL_S, HeadWatch
 from tinywindow.safety.stores.postgres import PostgresStore
 
 pytestmark = pytest.mark.timeout(60)
@@ -139,18 +138,15 @@ async def test_a_refusal_is_told_by_its_row_after_a_lost_answer(
 
 
 class CountingLink:
-    """A database whose head does not move, and which counts who asks."""
+    """A database whose head does not move, and which counts how often it was asked."""
 
-    def __init__(self) -> None:
-        self.asked = threading.Semaphore(0)
-        self.polls = 0
+    polls = 0
 
     def get(self) -> CountingLink:
         return self
 
     def execute(self, _: str) -> CountingLink:
         self.polls += 1
-        self.asked.release()
         return self
 
     def fetchone(self) -> tuple[int, int]:
@@ -160,19 +156,36 @@ class CountingLink:
         return
 
 
-def test_a_writer_that_sees_the_head_all_the_time_need_not_ask_for_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+class Steps:
+    """Stands for the watch's end: does something in each pause, and ends after the last."""
+
+    def __init__(self, *steps: Callable[[], object]) -> None:
+        self.steps = iter(steps)
+        self.pauses: list[float] = []
+
+    def wait(self, pause_s: float) -> bool:
+        self.pauses.append(pause_s)
+        step = next(self.steps, None)
+        if step is not None:
+            step()
+        return step is None
+
+
+def test_a_writer_that_sees_the_head_all_the_time_need_not_ask_for_it() -> None:
+    """And once it sees it no more, it asks sooner, so that news keep their 50 ms."""
     head = Head(5, 1, TradingState.RUNNING, 1, "", 0)
-    now_s = [100.0]
-    monkeypatch.setattr(watch, "POLL_INTERVAL_S", 0.001)
-    monkeypatch.setattr(watch.time, "monotonic", lambda: now_s[0])
     link = CountingLink()
     watching = HeadWatch(link, head)  # type: ignore[arg-type]
-    watching.saw(head)
-    assert watching.token() == token_of(head)
-    # Time stands still: what was seen is as new as can be, and nobody asks.
-    assert not link.asked.acquire(timeout=0.1)
-    now_s[0] += 0.002
-    assert link.asked.acquire(timeout=10)
-    watching.stop()
+    asked: list[int] = []
+
+    def sees() -> None:
+        asked.append(link.polls)
+        watching.saw(head)
+
+    steps = Steps(sees, sees, lambda: asked.append(link.polls), lambda: asked.append(link.polls))
+    watching._ended = steps  # type: ignore[assignment]
+    watching._poll()
+    assert asked == [0, 0, 0, 1]
+    assert link.polls == 2
+    whole = POLL_INTERVAL_S
+    assert steps.pauses == [whole, whole / 2, whole / 2, whole, whole]

@@ -9,7 +9,6 @@ decided again under the lock, so that nobody starves.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable
 from typing import Any, Final, LiteralString, TypeVar
 
@@ -18,10 +17,11 @@ from psycopg.pq import TransactionStatus
 
 from tinywindow.safety.domain.book import Book, Changes, DecisionIds, DecisionView, Draft
 from tinywindow.safety.domain.records import Head
-from tinywindow.safety.errors import InvariantBroken, StoreUnavailable
+from tinywindow.safety.errors import StoreUnavailable
 from tinywindow.safety.ports import Tx
 from tinywindow.safety.stores.pg import decision
 from tinywindow.safety.stores.pg.books import Books, Known, begin, ids_of
+from tinywindow.safety.stores.pg.commits import FORGET_OLD_MARKS, Commits, by_row
 from tinywindow.safety.stores.pg.decision import OneCall, Written
 from tinywindow.safety.stores.pg.engine import PostgresEngine
 from tinywindow.safety.stores.pg.link import (
@@ -69,12 +69,6 @@ STOP_ANSWER_TIMEOUT_S: Final = 7.0
 READ_ANSWER_TIMEOUT_S: Final = 10.0
 
 _REVISION: Final = "SELECT version_num FROM alembic_version"
-_ROW_STANDS: Final = "SELECT 1 FROM audit_log WHERE id = %s"
-_MARK_STANDS: Final = "SELECT 1 FROM writer_marks WHERE writer = %s AND mark = %s"
-_MARK: Final = "INSERT INTO writer_marks (writer, mark) VALUES"
-_MARK_MOVES: Final = "ON CONFLICT (writer) DO UPDATE SET mark = EXCLUDED.mark, at = now()"
-_FORGET_OLD_MARKS: Final = "DELETE FROM writer_marks WHERE at < now() - interval '7 days'"
-_FORGET_MARK: Final = "DELETE FROM writer_marks WHERE writer = %s"
 
 
 class PostgresStore:
@@ -89,14 +83,13 @@ class PostgresStore:
         self._writing = link("writer", WRITER)
         self._reading = link("reader", READER)
         self._reading.answer_timeout_s = READ_ANSWER_TIMEOUT_S
-        self._name = secrets.token_hex(16)
-        self._mark = 0
         try:
             head = self._checked()
         except BaseException:  # no connection is left behind, whatever broke
             self._writing.drop()
             raise
         self._books = Books()
+        self._commits = Commits(self._writing, self._books)
         self._watch = HeadWatch(link("watch", READER), head)
         # Whether nobody else seems to write: then a decision goes straight to its commit.
         self._alone = True
@@ -122,7 +115,7 @@ class PostgresStore:
                 "the revision is newer"
             )
         try:
-            connection.execute(_FORGET_OLD_MARKS)
+            connection.execute(FORGET_OLD_MARKS)
             # One statement, since a process that starts on a busy machine may be silent for longer
             # than a writer's transaction may.
             row = connection.execute(HEAD).fetchone()
@@ -190,13 +183,7 @@ class PostgresStore:
         await self._reads.ended(timeout_s=CLOSE_TIMEOUT_S)
 
     def _close_writer(self) -> None:
-        connection = self._writing.current
-        if connection is not None and not connection.closed and self._mark:
-            try:
-                connection.execute(_FORGET_MARK, (self._name,))
-            except psycopg.Error:
-                # It is forgotten with the old ones.
-                self._mark = 0
+        self._commits.forget()
         self._writing.drop()
 
     def _job(self, work: Callable[[], T], answer_timeout_s: float) -> T:
@@ -269,33 +256,13 @@ class PostgresStore:
                 return False
             if not writes or not lost(error, connection) or not undecided(error):
                 raise
-            row_id = draft.audit[0].id
-            self._told_after_loss(error, lambda c: c.execute(_ROW_STANDS, (row_id,)).fetchone())
+            self._commits.told_after_loss(error, by_row(draft.audit[0].id))
             return True
         if answer is None or answer[0] != "DONE":
             self._alone = answer is None or answer[0] != "MOVED"
             return False
         self._committed(book, decision.taken_on(book.head, draft, answer))
         return True
-
-    def _told_after_loss(
-        self, error: psycopg.Error, ask: Callable[[BoundedConnection], object]
-    ) -> None:
-        """Find out whether a commit stands whose answer was lost; returns when it does.
-
-        Raises:
-            StoreUnavailable: it does not stand, or nobody can say whether it does.
-        """
-        self._books.forget_writers()
-        stands = self._writing.after_loss(lambda connection: ask(connection) is not None)
-        if stands is None:
-            raise StoreUnavailable(
-                "the connection was lost at the commit, and nobody can say yet whether it stands"
-            ) from error
-        if not stands:
-            raise StoreUnavailable(
-                "the connection was lost before the commit; nothing was written"
-            ) from error
 
     def _transact(self, script: Callable[[Tx], T], beginning: LiteralString) -> T:
         def run(tx: SqlTx, _: None) -> tuple[T, Written]:
@@ -322,7 +289,7 @@ class PostgresStore:
             self._watch.saw(begun.book.head)
             tx = SqlTx(PostgresEngine(connection), begun.book)
             result, written = script(tx, begun.found)
-            changes = self._commit(connection, begun.book.head, written)
+            changes = self._commits.commit(connection, begun.book.head, written)
         except BaseException:  # all or nothing, whatever broke
             _roll_back(connection, self._writing)
             raise
@@ -340,44 +307,6 @@ class PostgresStore:
         connection.execute("COMMIT")
         connection.answer_timeout_s = bound_s
         self._books.written(begun.book, begun.changes)
-
-    def _commit(
-        self, connection: BoundedConnection, head: Head, written: Written
-    ) -> Changes | None:
-        """Commit with something by which it can be told later whether it stands.
-
-        That is the audit row of a decision, and for anything else this writer's mark. None when
-        it stands, but its answer was lost; then the book is forgotten.
-        """
-        one = written if isinstance(written, OneCall) else None
-        stands: tuple[LiteralString, tuple[object, ...]]
-        text = "COMMIT"
-        if one is not None and one.draft.audit:
-            stands = (_ROW_STANDS, (one.draft.audit[0].id,))
-        else:
-            self._mark += 1
-            stands = (_MARK_STANDS, (self._name, self._mark))
-            # The mark is our own name and number.
-            text = f"{_MARK} ('{self._name}', {self._mark}) {_MARK_MOVES}; {text}"
-        cursor = psycopg.ClientCursor(connection)
-        try:
-            # In one message.
-            if one is None:
-                cursor.execute(text)
-            else:
-                cursor.execute(f"{decision.DECIDE}; {text}", one.parameters)
-                cursor.set_result(0)
-        except psycopg.Error as error:
-            if not lost(error, connection) or not undecided(error):
-                raise
-            self._told_after_loss(error, lambda c: c.execute(*stands).fetchone())
-            return None
-        if not isinstance(written, OneCall):
-            return written
-        row = cursor.fetchone()
-        if row is None or row[0] != "DONE":
-            raise InvariantBroken("the database moved under its lock")
-        return decision.taken_on(head, written.draft, row)
 
     def _committed(self, book: Book, changes: Changes) -> None:
         # After a lost answer the books were forgotten, and this one is let go.

@@ -167,7 +167,7 @@ def _of_url(url: str) -> Link:
         for name in ("username", "password")
         if f"sentinel_{name}" in given
     }
-    kind = given.pop("connection_class", None)
+    kind: Any = given.pop("connection_class", None)
     if kind is not None:
         own |= _tls_of(given, kind)
         given["connection_class"] = SentinelManagedSSLConnection

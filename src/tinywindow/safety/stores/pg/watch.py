@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Final
 
 import psycopg
@@ -44,7 +43,6 @@ class HeadWatch:
         self._token = token_of(head)
         self._stops = stops_of(head)
         self._seen = 0
-        self._seen_s = -POLL_INTERVAL_S
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -68,19 +66,18 @@ class HeadWatch:
         """Take on the head that this store's writer holds locked, or committed just now."""
         with self._lock:
             self._seen += 1
-            self._seen_s = time.monotonic()
             # The token last: whoever sees it move finds the stops that belong to it.
             self._stops = stops_of(head)
             self._token = token_of(head)
 
     def _poll(self) -> None:
-        pause = POLL_INTERVAL_S
+        pause, known = POLL_INTERVAL_S, self._seen
         while not self._ended.wait(pause):
-            # Whoever writes all the time sees the head all the time.
-            pause = self._seen_s + POLL_INTERVAL_S - time.monotonic()
-            if pause > 0:
-                continue
             before = self._seen
+            if before != known:
+                # Whoever writes all the time sees the head all the time.
+                known, pause = before, POLL_INTERVAL_S / 2
+                continue
             try:
                 row = self._link.get().execute(_POLL).fetchone()
                 token, stops = (UNKNOWN, UNKNOWN) if row is None else (int(row[0]), int(row[1]))
