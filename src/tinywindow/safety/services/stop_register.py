@@ -197,6 +197,8 @@ class StopRegister:
         cannot have been released by what the database then said.
         """
         file = self.store.kill_file.read() if self.store.kill_file.exists() else ()
+        # What the watcher latches after the database was read here is pending no more at the end.
+        pending = self.notes.pending()
         asked = frozenset(latch.id for latch in (*file, *self.local()))
         if ordered:
             view = await self._view_or_fault(asked)
@@ -211,7 +213,7 @@ class StopRegister:
             # Opening the store brings the stops along that other objects of this process hold.
             self.local(),
             tuple(unknown),
-            self.notes.pending(),
+            tuple(dict.fromkeys((*pending, *self.notes.pending()))),
         )
 
     async def _view_or_fault(self, asked: frozenset[str]) -> View | str:

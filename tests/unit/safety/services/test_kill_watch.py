@@ -15,6 +15,8 @@ from kill_worlds import QUICK, FakeBell, eventually, rows_of, view_of
 from tinywindow.safety.domain.kill import KillSwitchMode, Latch, LatchSource
 from tinywindow.safety.errors import StoreUnavailable
 from tinywindow.safety.services.kill_switch import KillSwitch
+from tinywindow.safety.services.kill_watch import KillWatch
+from tinywindow.safety.services.stop_register import StopRegister, View
 from tinywindow.safety.stores import fast_latch
 from tinywindow.safety.stores.fast_files import append_journal, journal_entry
 from tinywindow.safety.stores.latch_fields import latch_to_fields
@@ -161,6 +163,26 @@ async def age_releases(switch: KillSwitch) -> None:
             return clock.monotonic()
 
     switch._register.clock = Later()  # type: ignore[assignment]
+
+
+async def test_a_stop_that_is_latched_while_it_is_asked_about_is_in_force(
+    database: Path, bell: FakeBell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database was read before the watcher latched what it had seen, and settled it."""
+    monkeypatch.setattr(KillWatch, "start", lambda _: None)
+    async with KillSwitch(bell, None, database, config=QUICK) as switch:
+        register = switch._register
+        view = StopRegister._view_or_fault
+
+        async def overtaken(self: StopRegister, asked: frozenset[str]) -> View | str:
+            seen = await view(self, asked)
+            for sighting in self.notes.pending():
+                self.notes.settle(sighting)
+            return seen
+
+        register.notes.heard(ring_of(b"1"), register.clock.monotonic(), register.clock.now())
+        monkeypatch.setattr(StopRegister, "_view_or_fault", overtaken)
+        assert await switch.is_active()
 
 
 async def test_a_release_under_way_elsewhere_is_no_new_stop(
