@@ -185,7 +185,8 @@ class Trader:
                 await self.ask("SELL", "1")
 
     async def buy_and_sell(self) -> None:
-        await self.ask("BUY", "0.002")
+        """So much more is bought than sold that there is something to sell for minutes after."""
+        await self.ask("BUY", "1")
         await self.ask("SELL", "0.0001")
         await asyncio.sleep(0.01)
 

@@ -22,7 +22,9 @@ pytestmark = [pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 ROUNDS = 50 if SOAK else 1
 SIZE = 8 if SOAK else 3
-SPAN_S = 0.5 if SOAK else 0.3
+SPAN_S = 1.5 if SOAK else 0.3
+RATE_MIN = 200 if SOAK else 0
+"""Decisions a second of all bots together that half of all stops must at least meet."""
 KEY_BOUND_MS = 250
 """Within which every bot has stopped after a key was set, in 99 of 100 rounds."""
 KEY_LIMIT_MS = 500
@@ -124,6 +126,7 @@ async def test_nothing_is_approved_after_a_stop(
         sorted(round(rate) for rate in rates) for rates in zip(*stopper.rates, strict=True)
     )
     late_ms = {how: sorted(round(ms) for ms in all_ms) for how, all_ms in stopper.late_ms.items()}
+    assert decided[len(decided) // 2] >= RATE_MIN
     figures = {
         "rounds": ROUNDS,
         "not_in_time": stopper.not_in_time,
