@@ -36,12 +36,14 @@ SELLS = 6
 class Stamping(ScriptedExchange):
     """Notes when an order came to its last look: no pause of the machine after it is measured."""
 
-    looked_s = 0.0
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.looked_s: dict[str, float] = {}
 
     async def place(self, approved: Approved) -> Placed:
         at_s = time.monotonic()
         placed = await super().place(approved)
-        self.looked_s = at_s
+        self.looked_s[approved.order.client_order_id] = at_s
         return placed
 
 
@@ -97,10 +99,12 @@ class Bot:
         await self.breaker.record_equity(equity)
         await self.breaker.check_all_metrics()
 
-    async def order(self, side: str, amount: str) -> Outcome | Refused:
+    async def order(self, side: str, amount: str) -> tuple[Outcome | Refused, float]:
+        """Ask for an order; gives the answer, and when it came to its last look (0: never)."""
         words = {"symbol": SYMBOL, "side": side, "type": "MARKET", "amount": amount}
         order_id = f"{self.name}-{os.getpid()}-{next(self.numbers)}"
-        return await self.gate.submit({**words, "client_order_id": order_id})
+        answer = await self.gate.submit({**words, "client_order_id": order_id})
+        return answer, self.exchange.looked_s.pop(order_id, 0.0)
 
     async def settle_what_is_open(self) -> None:
         """Look up at the venue what became of orders whose outcome could not be booked."""
@@ -154,11 +158,10 @@ class Trader:
     handle: int
 
     async def ask(self, side: str, amount: str) -> str:
-        self.bot.exchange.looked_s = 0.0
         asked_s = time.monotonic()
-        answer = await self.bot.order(side, amount)
+        answer, looked_s = await self.bot.order(side, amount)
         code = str(answer.breaches[0].code) if isinstance(answer, Refused) else "-"
-        words = f"{asked_s:.6f} {self.bot.exchange.looked_s:.6f} {time.monotonic():.6f}"
+        words = f"{asked_s:.6f} {looked_s:.6f} {time.monotonic():.6f}"
         os.write(self.handle, f"{words} {side} {code}\n".encode())
         if code not in {"-", "TOTAL_EXPOSURE", "POSITION_SIZE"}:
             await asyncio.sleep(0.01)
@@ -175,9 +178,12 @@ class Trader:
 
     async def buy(self) -> None:
         """What a bot does whose strategy wants more than its limits: most of it is refused."""
-        await self.ask("BUY", "0.0001")
-        for _ in range(7):
-            await self.ask("BUY", "1000000")
+        await asyncio.gather(self.ask("BUY", "0.0001"), self.too_much(), self.too_much())
+        for _ in range(2):
+            await asyncio.gather(self.too_much(), self.too_much(), self.too_much())
+
+    async def too_much(self) -> None:
+        await self.ask("BUY", "1000000")
 
     async def buy_up_to_the_cap(self) -> None:
         if await self.ask("BUY", "1") == "TOTAL_EXPOSURE":

@@ -22,7 +22,9 @@ pytestmark = [pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 ROUNDS = 50 if SOAK else 1
 SIZE = 8 if SOAK else 3
-SPAN_S = 1.5 if SOAK else 0.3
+RUN_UP_S = 1.5 if SOAK else 0.0
+"""How long the bots trade between a start and the span in which their rate is taken."""
+SPAN_S = 1.0 if SOAK else 0.3
 RATE_MIN = 200 if SOAK else 0
 """Decisions a second of all bots together that half of all stops must at least meet."""
 KEY_BOUND_MS = 250
@@ -49,6 +51,7 @@ class Stopper:
     async def round(self, how: str) -> None:
         """One stop under load, and the release and the start after it."""
         await self.fleet.all_trade()
+        await asyncio.sleep(RUN_UP_S)
         self.rates.append(await self.fleet.rates(SPAN_S))
         with raw(self.url) as looking:
             looking.execute("SELECT 1")
