@@ -202,6 +202,25 @@ def audit_faults(data_dir: Path) -> list[tuple[int, str]]:
         return pool.submit(asyncio.run, look()).result()
 
 
+SLIPPAGE_MAX = 0.01
+"""How much worse than the reference price of its limit the paper venue may fill an order."""
+
+
+def _assert_no_entry_was_filled_beyond_its_limit(
+    data_dir: Path, entries: dict[str, dict[str, str]]
+) -> None:
+    """What the venue held after each fill of an entry, at its price, against the symbol's limit."""
+    held: dict[str, float] = {}
+    for order_id, symbol, side, amount, price in query(
+        data_dir / "paper.db",
+        "SELECT client_order_id, symbol, side, amount, price FROM fill ORDER BY number",
+    ):
+        held[symbol] = held.get(symbol, 0.0) + float(amount) * (1 if side == "BUY" else -1)
+        if order_id in entries:
+            limit_usd = float(entries[order_id]["symbol_limit_usd"])
+            assert abs(held[symbol]) * float(price) <= limit_usd * (1 + SLIPPAGE_MAX), order_id
+
+
 def assert_nothing_went_wrong(data_dir: Path, *, alone: bool = True) -> None:
     """The invariants that hold at every commit, whatever was killed and when.
 
@@ -214,11 +233,11 @@ def assert_nothing_went_wrong(data_dir: Path, *, alone: bool = True) -> None:
     approved = audit(data_dir, "ORDER_APPROVED")
     assert len({row["order_id"] for row in approved}) == len(approved), "approved twice"
     assert set(sent) <= {row["order_id"] for row in approved}, "sent without an approval"
-    for row in approved:
-        held = row.get("exposure") or {}
+    entries = {row["order_id"]: row["exposure"] for row in approved if not row["reduces"]}
+    for held in entries.values():
         for name in ("symbol", "total"):
-            if f"{name}_usd" in held and not row["reduces"]:
-                assert float(held[f"{name}_usd"]) <= float(held[f"{name}_limit_usd"]), row
+            assert float(held[f"{name}_usd"]) <= float(held[f"{name}_limit_usd"]), held
+    _assert_no_entry_was_filled_beyond_its_limit(data_dir, entries)
     for row in audit(data_dir, "RECOVERY"):
         assert row["mismatches"] == [], row
         assert not alone or row["errors"] == [], row

@@ -11,15 +11,17 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from program import FORKS
 from tinywindow.orchestrator import Orchestrator
 from tinywindow.safety import (
     CircuitBreaker,
@@ -211,7 +213,37 @@ async def closing(folder: Path, *venues: ScriptedExchange) -> AsyncIterator[Kill
         await switch.deactivate(force=True)
 
 
+@contextlib.asynccontextmanager
+async def other_process(
+    work: Callable[[Path, Connection], None], database: Path
+) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Another process at work on the database; gives what waits for the next thing it tells."""
+    mine, its = FORKS.Pipe()
+    process = FORKS.Process(target=work, args=(database, its), daemon=True)
+    process.start()
+
+    async def told() -> object:
+        assert await asyncio.to_thread(mine.poll, 30), "the other process says nothing"
+        return mine.recv()
+
+    try:
+        yield told
+    finally:
+        process.kill()
+        process.join()
+
+
 # The kill switch.
+
+
+def _sees_a_stop(database: Path, told: Connection) -> None:
+    """Tell whether the kill switch is active; for a process of its own."""
+
+    async def look() -> bool:
+        async with KillSwitch(None, None, database) as switch:
+            return await switch.is_active()
+
+    told.send(asyncio.run(look()))
 
 
 async def test_a_stop_without_redis_is_seen_by_every_other_process(tmp_path: Path) -> None:
@@ -222,14 +254,8 @@ async def test_a_stop_without_redis_is_seen_by_every_other_process(tmp_path: Pat
         assert report.durable
         assert any("Redis" in error for error in report.errors)
 
-    def other_process() -> bool:
-        async def look() -> bool:
-            async with KillSwitch(None, None, tmp_path / "tinywindow.db") as second:
-                return await second.is_active()
-
-        return asyncio.run(look())
-
-    assert await asyncio.to_thread(other_process)
+    async with other_process(_sees_a_stop, tmp_path / "tinywindow.db") as told:
+        assert await told() is True
 
 
 @pytest.mark.parametrize("value", [b"1", b"", b"0", b"false", b"CLOSE_POSITIONS", b"\xff"])
@@ -351,16 +377,33 @@ async def test_one_failure_counts_once(tmp_path: Path) -> None:
         assert status.metrics["trade_velocity"].value == 1
 
 
+def _records_ten(database: Path, told: Connection) -> None:
+    """Record ten orders, and tell the velocity once it counts twenty; for a process of its own."""
+
+    async def record() -> None:
+        async with CircuitBreaker(None, database, clock=Clock()) as breaker:
+            for _ in range(10):
+                await breaker.record_execution(ok=True)
+            told.send("recorded")
+            value: Decimal | None = None
+            while value is None or value < 20:
+                value = (await breaker.check_all_metrics()).metrics["trade_velocity"].value
+            told.send(value)
+
+    asyncio.run(record())
+
+
 async def test_what_two_processes_record_adds_up(tmp_path: Path) -> None:
-    async with trading(tmp_path) as desk:
-        other = CircuitBreaker(None, tmp_path / "tinywindow.db", clock=desk.clock)
+    async with (
+        trading(tmp_path) as desk,
+        other_process(_records_ten, tmp_path / "tinywindow.db") as told,
+    ):
         for _ in range(10):
             await desk.breaker.record_execution(ok=True)
-            await other.record_execution(ok=True)
-        for breaker in (desk.breaker, other):
-            status = await breaker.check_all_metrics()
-            assert status.metrics["trade_velocity"].value == 20
-        await other.close()
+        assert await told() == "recorded"
+        assert await told() == 20
+        status = await desk.breaker.check_all_metrics()
+        assert status.metrics["trade_velocity"].value == 20
 
 
 async def test_midnight_and_a_restart_leave_the_orders_of_the_last_hour(tmp_path: Path) -> None:
@@ -433,6 +476,26 @@ async def test_leverage_is_not_skipped_while_equity_is_unknown(tmp_path: Path) -
         await desk.limits.record_equity(0)
         result = await desk.limits.check_order_allowed(Order(BTC, "BUY", 1))
         assert [breach.code.value for breach in result.breaches] == ["LEVERAGE"]
+
+
+@pytest.mark.parametrize("equity", [None, 0])
+async def test_a_sector_is_not_skipped_while_equity_is_unknown(
+    tmp_path: Path, equity: int | None
+) -> None:
+    async with trading(tmp_path, equity=None) as desk:
+        if equity is not None:
+            await desk.limits.record_equity(equity)
+        result = await desk.limits.check_order_allowed(Order(BTC, "BUY", "200.01"))
+        assert {breach.code.value for breach in result.breaches} == {
+            "POSITION_SIZE",
+            "LEVERAGE",
+            "SECTOR_EXPOSURE",
+        }
+        at_its_cap = await desk.limits.check_order_allowed(Order(BTC, "BUY", 200))
+        assert {breach.code.value for breach in at_its_cap.breaches} == {
+            "POSITION_SIZE",
+            "LEVERAGE",
+        }
 
 
 async def test_a_low_limit_price_does_not_make_a_sale_small(tmp_path: Path) -> None:

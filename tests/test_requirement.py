@@ -6,6 +6,7 @@ import ast
 import asyncio
 import contextlib
 import inspect
+import re
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -106,6 +107,34 @@ safe_prompt = sanitizer.sanitize(user_input)
 """
 
 
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT.parent / "shared" / "spec" / "requirement.md"
+
+
+def snippets_of(page: Path) -> list[str]:
+    """The Python snippets of a page, without the space between words, which may be set anew."""
+    found = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    return ["".join(snippet.split()) for snippet in found]
+
+
+def test_the_readme_shows_the_snippets_that_run_here_word_for_word() -> None:
+    ours = (CIRCUIT_BREAKER, CONFIGURATION, KILL_SWITCH, POSITION_LIMITS, VALIDATION)
+    # The last snippet is the orchestrator below, which needs a class around it.
+    shown = snippets_of(ROOT / "README.md")
+    assert shown[:-1] == ["".join(snippet.split()) for snippet in ours]
+    assert "run_circuit_breaker_monitor(self.circuit_breaker)" in shown[-1]
+
+
+@pytest.mark.skipif(
+    not PAGE.exists(),
+    reason=f"NO REQUIREMENT: {PAGE} is not here; that these are its snippets was not shown",
+)
+def test_the_snippets_are_the_requirements_word_for_word() -> None:
+    ours = (CIRCUIT_BREAKER, CONFIGURATION, KILL_SWITCH, POSITION_LIMITS, VALIDATION)
+    # The page's last snippet is the orchestrator below, which needs a class around it.
+    assert snippets_of(PAGE)[:-1] == ["".join(snippet.split()) for snippet in ours]
+
+
 async def run_snippet(source: str, given: Mapping[str, object]) -> dict[str, object]:
     """Run a snippet with top-level await, as in an asynchronous shell; give its names back."""
     names: dict[str, object] = dict(given)
@@ -159,12 +188,8 @@ async def test_the_kill_switch_snippet_stops_closes_and_releases(
 ) -> None:
     exchange = ScriptedExchange("fake")
     given = {"redis_client": None, "exchanges": [exchange], "db_connection": db_connection}
-    # The last line releases while nothing is left to close: it waits for the proof in between.
-    source = KILL_SWITCH.replace(
-        "# Deactivate\n", "await kill_switch.wait_flat(10)\n# Deactivate\n"
-    )
 
-    names = await run_snippet(source, given)
+    names = await run_snippet(KILL_SWITCH, given)
 
     async with closing(names, "kill_switch"):
         assert "Kill switch active" in capsys.readouterr().out

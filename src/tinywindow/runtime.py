@@ -20,7 +20,7 @@ from typing import Final
 import structlog
 
 from tinywindow.data_folder import claim_folder
-from tinywindow.exchanges.paper import PaperExchange, PriceBoard
+from tinywindow.exchanges.paper import PaperConfig, PaperExchange, PriceBoard
 from tinywindow.market.candles import CandleFile, read_candles
 from tinywindow.market.clock import MarketClock, SystemClock
 from tinywindow.market.feed import Feed, Moment
@@ -127,6 +127,7 @@ def build(settings: Settings, options: RunOptions, report: RunReport) -> Runtime
         clock=clock,
         name=settings.run.venue,
         opening_cash=to_decimal(settings.run.balance),
+        config=_paper_config(settings),
         rng=Random(settings.run.seed),  # play money's chance, no secret
         sleep=_at_once if options.replay else asyncio.sleep,
     )
@@ -153,6 +154,18 @@ def build(settings: Settings, options: RunOptions, report: RunReport) -> Runtime
     orchestrator.before_cycle = runtime.tell_venue
     orchestrator.on_cycle = report.cycle
     return runtime
+
+
+def _paper_config(settings: Settings) -> PaperConfig:
+    """What the settings say of the paper venue; its costs and rules are its own."""
+    paper = settings.paper
+    return PaperConfig(
+        latency_s=paper.latency,
+        latency_jitter_s=paper.latency_jitter,
+        reject_chance=paper.reject_chance,
+        limit_partial_chance=paper.limit_partial_chance,
+        market_partial_chance=paper.market_partial_chance,
+    )
 
 
 def _account(settings: Settings) -> str:

@@ -20,6 +20,7 @@ from tinywindow.safety.config import CircuitBreakerConfig, KillSwitchConfig, Pos
 from tinywindow.safety.config.layers import Layers, current_layers, read_layers, using
 from tinywindow.safety.config.rules import Number, Wrong
 from tinywindow.safety.config.section import Explained, Section
+from tinywindow.safety.domain.money import ZERO
 from tinywindow.safety.domain.text import exact_text
 from tinywindow.safety.domain.validation import is_venue_name
 from tinywindow.safety.errors import ConfigurationError
@@ -29,6 +30,7 @@ __all__ = [
     "DATABASE_FILE",
     "PAPER_VENUE",
     "LoggingSettings",
+    "PaperSettings",
     "RunOptions",
     "RunSettings",
     "Settings",
@@ -40,6 +42,7 @@ PAPER_VENUE: Final = "paper"
 STRATEGIES: Final = ("momentum", "claude", "hold")
 SEED_MAX: Final = 2**63 - 1
 PORT_MAX: Final = 65_535
+LAG_MAX_S: Final = 60
 _HOST: Final = re.compile(r"[A-Za-z0-9.:\-]{1,255}")
 _REDIS_SCHEMES: Final = (
     "redis",
@@ -52,6 +55,11 @@ _REDIS_SCHEMES: Final = (
 )
 """As `redis_links.SCHEMES`, which would load redis-py; a test compares them."""
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^/@]*@|(?<=[?&])[^=&]*(?:pass|secret|key)[^=&]*=[^&]*")
+
+_LAG: Final = rules.NumberRule(
+    f"seconds from 0 to {LAG_MAX_S}, in steps of 0.001", low=ZERO, high=Decimal(LAG_MAX_S)
+)
+_SHARE: Final = rules.NumberRule("a share from 0 to 1", low=ZERO, high=Decimal(1))
 
 S = TypeVar("S", bound=Section)
 
@@ -73,6 +81,17 @@ def _venue(value: object) -> str:
     if text is None or not is_venue_name(text):
         raise Wrong("is no venue's name", "1 to 32 of the characters A-Z a-z 0-9 _ . -")
     return text
+
+
+def _lag(value: object) -> float:
+    number = _LAG.decimal(value)
+    if number * 1000 != (number * 1000).to_integral_value():
+        raise Wrong("is finer than a millisecond", _LAG.wanted)
+    return float(number)
+
+
+def _share(value: object) -> float:
+    return float(_SHARE.decimal(value))
 
 
 def _url(*schemes: str) -> rules.Rule:
@@ -117,8 +136,8 @@ class RunSettings(Section):
         venue: the paper venue's name; one for each account that shares a database.
         balance: what a new paper account starts with.
         cycle_interval: pause between two trading cycles.
-        host: the address that the API listens on.
-        port: its port; 0 takes a free one.
+        host: the address that the API listens on; this version has no API, so it does nothing.
+        port: its port, which does nothing yet either; 0 takes a free one.
     """
 
     section: ClassVar[str | None] = "run"
@@ -144,6 +163,28 @@ class RunSettings(Section):
     ] = 8700
 
 
+class PaperSettings(Section):
+    """How the paper venue misbehaves; as they stand by default, it does not.
+
+    Chance follows from `run.seed`. Shares are from 0 to 1.
+
+    Attributes:
+        latency: seconds before an answer of the venue; a replay's venue answers at once.
+        latency_jitter: the most seconds that chance adds to that.
+        reject_chance: share of orders that the venue turns away.
+        limit_partial_chance: share of limit orders' fills that are partial; the rest rests.
+        market_partial_chance: share of market orders that fill in part; the rest is cancelled.
+    """
+
+    section: ClassVar[str | None] = "paper"
+
+    latency: Annotated[float, PlainValidator(_lag)] = 0.0
+    latency_jitter: Annotated[float, PlainValidator(_lag)] = 0.0
+    reject_chance: Annotated[float, PlainValidator(_share)] = 0.0
+    limit_partial_chance: Annotated[float, PlainValidator(_share)] = 0.0
+    market_partial_chance: Annotated[float, PlainValidator(_share)] = 0.0
+
+
 class LoggingSettings(Section):
     """How the program logs, always to standard error.
 
@@ -167,7 +208,7 @@ class Settings(Section):
         data_dir: where the database, the file `KILL`, the journal and the anchor live.
         database: the database's URL; None is `tinywindow.db` in the data directory.
         redis: the URL of a shared Redis; None is none.
-        circuit_breaker, position_limits, kill_switch, run, logging: the sections.
+        circuit_breaker, position_limits, kill_switch, run, paper, logging: the sections.
     """
 
     secrets: ClassVar[frozenset[str]] = frozenset({"database", "redis"})
@@ -184,6 +225,7 @@ class Settings(Section):
     position_limits: PositionLimits = Field(default_factory=PositionLimits)
     kill_switch: KillSwitchConfig = Field(default_factory=KillSwitchConfig)
     run: RunSettings = Field(default_factory=RunSettings)
+    paper: PaperSettings = Field(default_factory=PaperSettings)
     logging: LoggingSettings = Field(default_factory=LoggingSettings)
 
     @classmethod
@@ -266,6 +308,7 @@ _SECTIONS: Final[Mapping[str, type[Section]]] = {
     "position_limits": PositionLimits,
     "kill_switch": KillSwitchConfig,
     "run": RunSettings,
+    "paper": PaperSettings,
     "logging": LoggingSettings,
 }
 
@@ -290,8 +333,8 @@ class RunOptions:
         symbol: the symbol of a replayed file whose name does not tell it.
         speed: how many times faster than real time a replay runs; None is as fast as it can.
         exit_at_end: end the process when the replay ends.
-        port: over `run.port` where given.
-        api: serve the API and the console.
+        port: over `run.port` where given; this version has no API, so it does nothing.
+        api: serve the API and the console, once there are any.
         live: the venue to trade at for real; None is the paper venue.
         adopt_limits, change_limits: what to do where the store holds other limits.
     """

@@ -10,6 +10,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ pytestmark = [
 ]
 
 ROUNDS = 10 if SOAK else 3
+WAIT_ROUNDS = 10 if SOAK else 6
+"""More, since of 32 writers each waits for all the others on what may be a crowded machine."""
 SEEN_S_MAX = 0.05
 LATCHED_S_MAX = 0.25
 WAIT_S_MAX = 0.5
@@ -109,34 +112,66 @@ def test_a_stop_among_eight_writers(tmp_path: Path, stop: Callable[[Path], None]
     assert min(one[2] for one in rounds) <= LATCHED_S_MAX
 
 
+@dataclass(frozen=True)
+class Waits:
+    """One round of writers that are left alone; times in seconds.
+
+    An answer LEDGER_BUSY is no turn: it is what a writer gets that waited in vain.
+    """
+
+    longest_s: float
+    longest_release_s: float
+    busy: int
+    turns: list[int]
+
+    @property
+    def keeps_the_promise(self) -> bool:
+        return (
+            max(self.longest_s, self.longest_release_s) <= WAIT_S_MAX
+            and self.busy == 0
+            and 4 * min(self.turns) >= max(self.turns) > 0
+        )
+
+
+def waited(folder: Path, number: int) -> Waits:
+    """Let so many writers ask as fast as they can, and see how long each decision took."""
+    folder.mkdir()
+    with Writers(folder=folder, number=number) as writers:
+        writers.wait_for_turns(1)
+        begun_s = time.monotonic()
+        wait_for(lambda: time.monotonic() - begun_s > (10 if SOAK else 1.5), "time")
+        answers = writers.stop()
+    asked = [[d for d in made if d.asked_s >= begun_s] for made in answers]
+    decisions = [d for made in asked for d in made]
+    assert {d.code for d in decisions} <= {"", "LEDGER_BUSY"}
+    assert audit_faults(folder) == []
+    return Waits(
+        longest_s=max(d.waited_s for d in decisions),
+        longest_release_s=max(d.release_s for d in decisions),
+        busy=sum(d.code == "LEDGER_BUSY" for d in decisions),
+        turns=[sum(d.code == "" for d in made) for made in asked],
+    )
+
+
 @pytest.mark.parametrize("number", [8, 32])
 def test_no_writer_waits_long_and_none_starves(tmp_path: Path, number: int) -> None:
-    worst_s: list[float] = []
-    for n in range(ROUNDS):
-        folder = tmp_path / str(n)
-        folder.mkdir()
-        with Writers(folder=folder, number=number) as writers:
-            writers.wait_for_turns(1)
-            begin, begun_s = writers.turns(), time.monotonic()
-            wait_for(
-                lambda begun_s=begun_s: time.monotonic() - begun_s > (10 if SOAK else 1.5), "time"
-            )
-            turns = [now - b for now, b in zip(writers.turns(), begin, strict=True)]
-            answers = writers.stop()
-        decisions = [d for made in answers for d in made if d.asked_s >= begun_s]
-        worst_s.append(max(d.waited_s for d in decisions))
-        busy = sum(d.code == "LEDGER_BUSY" for d in decisions)
+    """In one round all of it holds: nobody is told LEDGER_BUSY, which comes before 500 ms are over.
+
+    A machine that others use as well lets a writer wait in vain now and then; that is a refusal,
+    as it should be, and makes the round one that shows nothing.
+    """
+    rounds: list[Waits] = []
+    for n in range(WAIT_ROUNDS):
+        rounds.append(waited(tmp_path / str(n), number))
+        one = rounds[-1]
         print(
-            f"{number} writers: {sum(turns)} decisions, longest wait {worst_s[-1] * 1000:.0f} ms, "
-            f"turns from {min(turns)} to {max(turns)}, {busy} answered busy"
+            f"{number} writers: {sum(one.turns)} decisions, longest wait "
+            f"{one.longest_s * 1000:.0f} ms, to release {one.longest_release_s * 1000:.0f} ms, "
+            f"turns from {min(one.turns)} to {max(one.turns)}, {one.busy} answered busy"
         )
-        assert {d.code for d in decisions} <= {"", "LEDGER_BUSY"}
-        assert min(turns) >= 1
-        assert min(turns) * 4 >= max(turns), "somebody starves"
-        assert audit_faults(folder) == []
-        if worst_s[-1] <= WAIT_S_MAX and not SOAK:
+        if one.keeps_the_promise and not SOAK:
             break
-    assert min(worst_s) <= WAIT_S_MAX
+    assert any(one.keeps_the_promise for one in rounds), rounds
 
 
 # --- what one process latches in the database, another sees -------------------------------------
@@ -183,24 +218,35 @@ async def test_two_processes_see_each_others_stops_and_trips(tmp_path: Path) -> 
 
     try:
         await told("ready")
-        took: list[float] = []
+        rounds: list[list[float]] = []
         now = SystemClock().now()
-        for n in range(100 if SOAK else 12):
-            latch = Latch(f"K{n}", KillSwitchMode.HALT_ONLY, "x", "a", LatchSource.PYTHON, now)
-            await store.transact(lambda tx, latch=latch: tx.add_latch(latch), stop=True)
-            took.append(-time.monotonic() + await told("stop"))
-            trip = Trip(f"T{n}", "drawdown", "-16", "-15", "DRAWDOWN: x", 1)
-            assert await store.transact(lambda tx, trip=trip: tx.add_trip(trip), stop=True)
-            took.append(-time.monotonic() + await told("trip"))
-            await store.transact(lambda tx, n=n: tx.clear_trip(f"T{n}", at_ms=2, by="a"))
-            await told("clear")
+        for m in range(ROUNDS):
+            took: list[float] = []
+            for n in range(100 if SOAK else 12):
+                name = f"{m}-{n}"
+                latch = Latch(
+                    f"K{name}", KillSwitchMode.HALT_ONLY, "x", "a", LatchSource.PYTHON, now
+                )
+                await store.transact(lambda tx, latch=latch: tx.add_latch(latch), stop=True)
+                took.append(-time.monotonic() + await told("stop"))
+                trip = Trip(f"T{name}", "drawdown", "-16", "-15", "DRAWDOWN: x", 1)
+                assert await store.transact(lambda tx, trip=trip: tx.add_trip(trip), stop=True)
+                took.append(-time.monotonic() + await told("trip"))
+                await store.transact(
+                    lambda tx, name=name: tx.clear_trip(f"T{name}", at_ms=2, by="a")
+                )
+                await told("clear")
+            rounds.append(took)
+            middle, worst = statistics.median(took) * 1000, max(took) * 1000
+            print(f"a stop or trip of another process: {middle:.0f} ms, at worst {worst:.0f} ms")
+            if max(took) <= SEEN_S_MAX and not SOAK:
+                break
     finally:
         watcher.kill()
         watcher.join()
         await handle.close()
-    middle, worst = statistics.median(took) * 1000, max(took) * 1000
-    print(f"a stop or trip of another process: {middle:.0f} ms, at worst {worst:.0f} ms")
-    assert middle <= 50
+    assert all(statistics.median(took) <= SEEN_S_MAX for took in rounds)
+    assert min(max(took) for took in rounds) <= SEEN_S_MAX
 
 
 async def test_another_processs_stop_refuses_the_very_next_decision(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ class Decision:
     answered_s: float
     allowed: bool
     code: str
+    release_s: float = 0.0
+    """How long giving the reservation back took; 0 where there was none."""
 
     @property
     def waited_s(self) -> float:
@@ -70,9 +72,11 @@ async def _ask_and_ask(database: Path, name: str, answers: Path, *, watch: bool)
                 asked = time.monotonic()
                 result = await limits.check_order_allowed(order)
                 code = "" if result.reason_code is None else result.reason_code.value
-                made.append(Decision(asked, probed, time.monotonic(), result.allowed, code))
+                answered = time.monotonic()
+                made.append(Decision(asked, probed, answered, result.allowed, code))
                 if result.allowed and result.client_order_id is not None:
                     await limits.release(result.client_order_id)
+                    made[-1].release_s = time.monotonic() - answered
                 if time.monotonic() - renewed > 1:
                     renewed = time.monotonic()
                     await limits.set_reference_price(SYMBOL, 100)

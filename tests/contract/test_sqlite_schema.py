@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import sqlite3
 from pathlib import Path
+from typing import Any
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
+from tinywindow.safety.errors import StoreUnavailable
 from tinywindow.safety.stores import schema
 from tinywindow.safety.stores.migrate import current_revision, upgrade_sqlite
 from tinywindow.safety.stores.sqlite import SqliteStore, connect
@@ -68,3 +71,41 @@ async def test_every_connection_is_as_durable_as_promised(tmp_path: Path) -> Non
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
     connection.close()
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize(
+    ("asked", "answer", "told"),
+    [
+        ("PRAGMA journal_mode=WAL", "'delete'", "mode 'delete' with synchronous=2"),
+        ("PRAGMA journal_mode=WAL", "'memory'", "mode 'memory' with synchronous=2"),
+        ("PRAGMA synchronous", "1", "mode 'wal' with synchronous=1"),
+        ("PRAGMA synchronous", "0", "mode 'wal' with synchronous=0"),
+    ],
+)
+def test_a_connection_that_is_not_durable_is_refused_and_closed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str,
+    answer: str,
+    told: str,
+    *,
+    read_only: bool,
+) -> None:
+    made: list[sqlite3.Connection] = []
+    opened = sqlite3.connect
+
+    class Careless(sqlite3.Connection):
+        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+            return super().execute(f"SELECT {answer}" if sql == asked else sql, *values)
+
+    def careless(*words: Any, **options: Any) -> sqlite3.Connection:
+        made.append(opened(*words, factory=Careless, **options))
+        return made[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", careless)
+    with pytest.raises(StoreUnavailable, match=told):
+        connect(tmp_path / "careless.db", read_only=read_only)
+    (connection,) = made
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")

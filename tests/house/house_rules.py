@@ -207,6 +207,9 @@ def float_in_domain(source: Source) -> Iterator[ast.AST]:
     """Money is decimal; a binary fraction decides a limit wrongly by its last digit."""
     if source.lies_in("safety/domain/"):
         yield from _calls_of("float", source)
+        for node in source.nodes():
+            if isinstance(node, ast.Constant) and isinstance(node.value, float):
+                yield node
 
 
 def assert_statement(source: Source) -> Iterator[ast.AST]:

@@ -25,14 +25,20 @@ SOURCES = tuple(
 # The names that programs rely on: one that is missing breaks them, one that is added is a promise.
 EXPECTED = (
     "Admitted",
+    "ApprovedInPrinciple",
     "Breach",
+    "Capacity",
     "CircuitBreaker",
     "CircuitBreakerConfig",
+    "CircuitBreakerStatus",
     "ConfigurationError",
+    "Inspection",
+    "KillReport",
     "KillState",
     "KillSwitch",
     "KillSwitchConfig",
     "KillSwitchMode",
+    "KillSwitchStatus",
     "LimitResult",
     "LimitsDiffer",
     "Metric",
@@ -43,6 +49,8 @@ EXPECTED = (
     "OrderType",
     "OrderValidator",
     "Outcome",
+    "PendingRelease",
+    "PendingReset",
     "PositionLimitEnforcer",
     "PositionLimits",
     "PromptSanitizer",
@@ -56,6 +64,7 @@ EXPECTED = (
     "StartRefused",
     "StoreUnavailable",
     "ValidationResult",
+    "VenueReport",
     "run_circuit_breaker_monitor",
 )
 
@@ -222,7 +231,7 @@ CAUGHT = {
         "try:\n    f()\nexcept (ValueError, BaseException) as e:\n    ...",
         "contextlib.suppress(Exception)",
     ),
-    "float_in_domain": ("float(x)",),
+    "float_in_domain": ("float(x)", "x = 0.25"),
     "assert_statement": ("assert x",),
     "print_outside_cli": ("print(x)",),
 }
@@ -240,7 +249,7 @@ PASSES = (
     "try:\n    f()\nexcept ValueError:\n    pass",
     "try:\n    f()\nexcept Exception:\n    g()",
     "contextlib.suppress(FileNotFoundError)",
-    "x: float = 1.0",
+    "x: float",
     "text = 'time.time() assert print('",
 )
 

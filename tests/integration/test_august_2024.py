@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from program import (
 FILES = tuple(MARKET / f"{name}_binance_spot_1m_aug2024.csv.gz" for name in ("BTCUSDT", "ETHUSDT"))
 
 needs_data = pytest.mark.skipif(
-    not all(file.exists() for file in FILES), reason="../shared/data/market is not here"
+    not all(file.exists() for file in FILES),
+    reason=f"NO MARKET DATA: {MARKET} is not here; the crash of August 2024 was not shown",
 )
 
 
@@ -49,6 +51,15 @@ def decided(data_dir: Path) -> list[tuple[Any, ...]]:
         *((row["time"], row["filled"], row["average_price"], row["fee"]) for row in outcomes),
         *((row["time"], row["metric"], row["value"], row["metrics"]) for row in trips),
     ]
+
+
+def refusals(data_dir: Path) -> dict[str, int]:
+    """The refusals of the audit log by reason code; a row may stand for several of a kind."""
+    found: Counter[str] = Counter()
+    for event in ("ORDER_REJECTED_LIMITS", "ORDER_REJECTED_HALTED"):
+        for row in audit(data_dir, event):
+            found[row["reason"].partition(":")[0]] += row.get("count", 1)
+    return dict(found)
 
 
 def recomputed_trip_ms(data_dir: Path) -> int:
@@ -91,6 +102,7 @@ def test_the_crash_is_survived_and_a_second_start_is_still_halted(tmp_path: Path
     approved = audit(first, "ORDER_APPROVED")
     assert {row["order_id"] for row in approved} == set(placements(first))
     assert len(approved) == 2
+    assert refusals(first) == summary["orders"]["refused"]
     assert all(row["seq"] < trip["seq"] for row in approved)
     verified = tinywindow_forked("audit", "verify", "--data-dir", first, folder=tmp_path)
     assert verified.code == 0, verified.err
@@ -131,6 +143,20 @@ def test_a_replay_goes_on_where_it_ended(tmp_path: Path, short: tuple[Path, ...]
     assert (again.code, again.document["moments"]) == (0, 0), again.err
     assert "clock_untrusted" not in again.err
     assert audit(data_dir, "CLOCK_UNTRUSTED") == []
+
+
+def test_every_refusal_that_a_run_counts_is_in_the_audit_log(
+    tmp_path: Path, short: tuple[Path, ...]
+) -> None:
+    """Of the two orders that `hold` asks for at once, the breaker lets one pass."""
+    few = {"TINYWINDOW_CIRCUIT_BREAKER__MAX_TRADES_PER_HOUR": "1"}
+    data_dir = tmp_path / "data"
+    run = tinywindow_forked(*command(data_dir, short), folder=tmp_path, environ=few)
+    assert run.code == 0, run.err
+    orders = run.document["orders"]
+    assert orders["refused"] == {"TRADE_VELOCITY": 1}
+    assert refusals(data_dir) == orders["refused"]
+    assert len(audit(data_dir, "ORDER_APPROVED")) == orders["accepted"] == 1
 
 
 def test_the_same_market_gives_the_same_decisions_fills_and_trip(

@@ -31,6 +31,7 @@ pytestmark = [pytest.mark.concurrency, pytest.mark.timeout(120)]
 
 PROCESSES = 4
 FAILURES = 5
+ORDERS = 5
 ROUNDS = 20 if SOAK else 1
 QUIET = CircuitBreakerConfig(error_rate_limit=100.0, consecutive_failure_limit=FAILURES)
 INTERVAL_S = 1.0
@@ -68,6 +69,18 @@ class Fleet:
         made = CircuitBreaker(None, context, config, clock=clock)
         self.stack.push_async_callback(made.close)
         return made
+
+    async def gate(
+        self, breaker: CircuitBreaker, venue: ScriptedExchange, clock: Clock | None = None
+    ) -> tuple[OrderGate, PositionLimitEnforcer]:
+        """A gate to a venue beside the breaker that was made last, on the same store."""
+        context = self.contexts[-1]
+        switch = KillSwitch(None, {venue.name: venue}, context, clock=clock)
+        self.stack.push_async_callback(switch.close)
+        ages = PositionLimits(price_max_age=60)
+        limits = PositionLimitEnforcer(context, limits=ages, clock=clock)
+        self.stack.push_async_callback(limits.close)
+        return OrderGate(breaker, switch, limits, OrderValidator(), venue), limits
 
 
 @pytest.fixture
@@ -114,6 +127,35 @@ async def test_marks_of_every_process_count_in_the_losses_of_each(fleet: Fleet) 
     for breaker in breakers:
         assert (await breaker.check_all_metrics()).is_halted
     assert rows(fleet.url) == 1
+
+
+async def test_orders_of_every_process_count_in_the_velocity_of_each(fleet: Fleet) -> None:
+    """None of them alone sends more than the limit; the first order above it trips, once."""
+    few = CircuitBreakerConfig(max_trades_per_hour=ORDERS, monitor_interval=30)
+    order = {"symbol": SYMBOL, "side": "BUY", "amount": "1", "type": "MARKET"}
+    venue = ScriptedExchange()
+    breakers, gates = [], []
+    for _ in range(2):
+        breakers.append(await fleet.breaker(few))
+        gate, limits = await fleet.gate(breakers[-1], venue)
+        gates.append(gate)
+    await breakers[0].record_equity(1_000_000)
+    await limits.set_reference_price(SYMBOL, 100)
+    for breaker in breakers:
+        await breaker.check_all_metrics()
+    for number in range(ORDERS):
+        sent = await gates[number % 2].submit(order)
+        assert getattr(sent, "accepted", False), sent
+    assert trips(fleet.url) == []
+    refused = [await gates[(ORDERS + number) % 2].submit(order) for number in range(2)]
+    codes = [getattr(one, "reason_code", None) for one in refused]
+    assert codes == ["TRADE_VELOCITY", "CIRCUIT_BREAKER_TRIPPED"], refused
+    assert len(venue.sent) == ORDERS
+    assert trips(fleet.url) == ["trade_velocity"]
+    for breaker in breakers:
+        assert (await breaker.check_all_metrics()).is_halted
+    assert rows(fleet.url) == 1
+    assert_chain(fleet.url)
 
 
 def _evaluate(url: str, folder: str, go: str, number: int) -> None:
@@ -174,11 +216,7 @@ async def test_a_process_whose_evaluations_hang_refuses_entries_after_three_inte
     breaker = await fleet.breaker(config, clock)
     context = fleet.contexts[0]
     venue = ScriptedExchange()
-    switch = KillSwitch(None, {venue.name: venue}, context, clock=clock)
-    limits = PositionLimitEnforcer(context, limits=PositionLimits(price_max_age=60), clock=clock)
-    gate = OrderGate(breaker, switch, limits, OrderValidator(), venue)
-    fleet.stack.push_async_callback(switch.close)
-    fleet.stack.push_async_callback(limits.close)
+    gate, limits = await fleet.gate(breaker, venue, clock)
     order = {"symbol": SYMBOL, "side": "BUY", "amount": "1", "type": "MARKET"}
     await breaker.record_equity(1_000_000)
     await limits.set_reference_price(SYMBOL, 100)

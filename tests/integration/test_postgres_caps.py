@@ -75,4 +75,5 @@ def test_exactly_as_many_orders_as_the_cap_allows(
         durable_postgres_server.drop(name)
         if longest_s[-1] <= wait_s_max and not SOAK:
             break
-    assert min(longest_s) <= wait_s_max
+    # The short profile runs on machines that do much else, and takes the best of its rounds.
+    assert (max if SOAK else min)(longest_s) <= wait_s_max

@@ -284,6 +284,33 @@ async def test_a_hung_server_is_given_up_within_its_bound(
     assert stands(postgres_server.url(f"t{postgres_server.databases}"), "b") is answer
 
 
+BOUNDS = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
+
+
+def _bounds_ms(connection: BoundedConnection) -> dict[str, int]:
+    """What the server itself says of a session's bounds, in milliseconds; 0 is no bound."""
+    found = "SELECT name, setting::int FROM pg_settings WHERE name = ANY(%s)"
+    return dict(connection.execute(found, [list(BOUNDS)]).fetchall())
+
+
+async def test_a_quarter_of_a_second_bounds_every_wait_of_an_order_at_the_server(
+    store: PostgresStore,
+) -> None:
+    assert await told(store, "a")
+    # The longer bounds of what is no order end with its transaction.
+    await script(store, "b")
+    await stop(store, "c")
+    # The writer's thread is idle, so its session may be asked here.
+    connection = store._writing.get()
+    idle = _bounds_ms(connection)
+    connection.execute(ORDER)
+    in_order = _bounds_ms(connection)
+    connection.execute("ROLLBACK")
+    for found in (idle, in_order):
+        assert set(found) == set(BOUNDS)
+        assert all(0 < bound_ms <= 250 for bound_ms in found.values()), found
+
+
 async def test_an_order_waits_for_the_lock_within_its_bound(
     store: PostgresStore, postgres_url: str
 ) -> None:

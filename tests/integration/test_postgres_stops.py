@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -34,19 +35,41 @@ async def store(postgres_url: str) -> AsyncIterator[PostgresStore]:
     await made.close()
 
 
-async def _stop(url: str) -> tuple[float, bool]:
+@dataclass(frozen=True)
+class Stopped:
+    """A stop as it stood when `activate()` returned, or when it followed from the journal."""
+
+    took_s: float
+    durable: bool
+    returned_s: float
+    seq: int
+
+
+async def _stop(url: str) -> Stopped:
     """Stop from another host: only the database is shared, not the file."""
-    async with KillSwitch(None, (), url) as switch:
-        await switch.is_active()
-        began = time.monotonic()
-        report = await switch.activate(KillSwitchMode.HALT_ONLY, "test", actor="test")
-        took_s = time.monotonic() - began
-        # What was not committed in time is in the journal, and follows.
-        for _ in range(1_000):
-            if query(url, "SELECT 1 FROM latches"):
-                break
-            await asyncio.sleep(0.01)
-        return took_s, report.durable
+    with raw(url) as looking:
+        looking.execute("SELECT 1")
+
+        def seen() -> tuple[int, int]:
+            row = looking.execute("SELECT audit_seq, (SELECT count(*) FROM latches) FROM head")
+            seq, latches = row.fetchone() or (0, 0)
+            return int(seq), int(latches)
+
+        async with KillSwitch(None, (), url) as switch:
+            await switch.is_active()
+            began = time.monotonic()
+            report = await switch.activate(KillSwitchMode.HALT_ONLY, "test", actor="test")
+            returned_s = time.monotonic()
+            took_s = returned_s - began
+            seq, latches = seen()
+            if report.durable:
+                assert latches == 1
+            # What was not committed in time is in the journal, and follows.
+            async with asyncio.timeout(10):
+                while not latches:
+                    await asyncio.sleep(0.01)
+                    (seq, latches), returned_s = seen(), time.monotonic()
+            return Stopped(took_s, report.durable, returned_s, seq)
 
 
 @pytest.mark.concurrency
@@ -54,18 +77,17 @@ async def _stop(url: str) -> tuple[float, bool]:
 def test_nothing_is_approved_after_a_stop_under_load(
     durable_postgres_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TINYWINDOW_DATA_DIR", str(tmp_path / "another-host"))
     in_time = 0
     for n in range(ROUNDS):
+        # A new one each time: a file KILL of the last round would be a stop before this one.
+        monkeypatch.setenv("TINYWINDOW_DATA_DIR", str(tmp_path / f"another-host-{n}"))
         name = durable_postgres_server.new_database()
         url = durable_postgres_server.url(name)
         asyncio.run(prepared(url, cap=10_000_000))
         with PgWriters(url=url, folder=tmp_path / str(n), number=8) as writers:
             writers.wait_for_turns(10)
-            took_s, durable = asyncio.run(_stop(url))
-            returned_s = time.monotonic()
-            in_time += durable
-            seq = query(url, "SELECT audit_seq FROM head")[0][0]
+            stop = asyncio.run(_stop(url))
+            in_time += stop.durable
             before = writers.turns()
             wait_for(
                 lambda before=before: all(
@@ -75,15 +97,15 @@ def test_nothing_is_approved_after_a_stop_under_load(
             )
             answers = writers.finish()
         told = [answer for one in answers for answer in one]
-        assert approvals(url, after=seq) == []
-        assert not [a for a in told if a.allowed and a.asked_s > returned_s]
-        late = {a.code for a in told if a.asked_s > returned_s}
+        assert approvals(url, after=stop.seq) == []
+        assert not [a for a in told if a.allowed and a.asked_s > stop.returned_s]
+        late = {a.code for a in told if a.asked_s > stop.returned_s}
         assert late <= {"KILL_SWITCH_ACTIVE", "LEDGER_BUSY"}
         assert_ledger(url, told)
         assert_chain(url)
         allowed = [a.answered_s for a in told if a.allowed]
         rate = len(allowed) / (max(allowed) - min(allowed))
-        print(f"{rate:.0f} approvals/s; the stop was latched after {took_s * 1000:.0f} ms")
+        print(f"{rate:.0f} approvals/s; the stop was latched after {stop.took_s * 1000:.0f} ms")
         durable_postgres_server.drop(name)
     # What could not be latched within its bound, on a machine that does much else, followed.
     assert in_time * 2 >= ROUNDS
@@ -117,6 +139,7 @@ async def test_a_stop_that_commits_while_an_order_waits_for_the_lock_is_seen(
 async def test_a_stop_waits_for_an_order_that_is_being_decided(postgres_url: str) -> None:
     one = await PostgresStore.open(postgres_url, require_durable=False)
     other = await PostgresStore.open(postgres_url, require_durable=False)
+    one._alone = False
     began = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -199,7 +222,7 @@ def test_a_process_that_slept_through_a_stop_wakes_up_stopped(
         for process in writers.running:
             assert process.pid is not None
             os.kill(process.pid, signal.SIGSTOP)
-        took_s, _ = asyncio.run(_stop(url))
+        took_s = asyncio.run(_stop(url)).took_s
         assert took_s < 2
         wait_for(lambda: query(url, "SELECT 1 FROM latches"), "the latch")
         seq = query(url, "SELECT audit_seq FROM head")[0][0]

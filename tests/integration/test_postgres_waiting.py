@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from pg_drafts import decide, hold, row
+from pg_drafts import REFUSED, decide, hold, latch, row
 from pg_writers import assert_chain, raw
 
 from tinywindow.safety.domain.book import Book
@@ -104,8 +104,8 @@ async def test_what_came_after_a_whole_book_is_caught_up_with_under_the_lock(
     fill = store._fill
     filled, go_on = threading.Event(), threading.Event()
 
-    def slowly(connection: Any) -> None:
-        fill(connection)
+    def slowly() -> None:
+        fill()
         filled.set()
         assert go_on.wait(10)
 
@@ -124,10 +124,61 @@ async def test_what_came_after_a_whole_book_is_caught_up_with_under_the_lock(
     await other.close()
 
 
-async def test_a_refusal_is_told_by_its_row_after_a_lost_answer(
-    store: PostgresStore, postgres_url: str
+async def test_nobody_waits_for_a_long_history_to_be_read(
+    store: PostgresStore, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Under the lock too, a decision leaves no mark: its audit row says that it stands."""
+    """Orders are refused meanwhile, and a stop commits; whoever comes afterwards finds it read."""
+    fill, go_on = store._fill, threading.Event()
+
+    def slowly() -> None:
+        assert go_on.wait(10)
+        fill()
+
+    monkeypatch.setattr(store, "_fill", slowly)
+    with pytest.raises(LedgerBusy):
+        await decide(store, "d1")
+    assert await store.transact(lambda tx: tx.add_latch(latch("k1")), stop=True)
+    with raw(postgres_url) as looking:
+        assert looking.execute("SELECT id FROM latches").fetchall() == [("k1",)]
+    store._books.forget_writers()
+    with pytest.raises(LedgerBusy):
+        await decide(store, "d1")
+    go_on.set()
+    # The answer of a refused order is lost, and not what was read for it.
+    await store.read(lambda tx: tx.head())
+    assert book_of(store) is not None
+    assert await decide(store, "d1") == REFUSED
+
+
+@pytest.mark.parametrize("stop", [True, False])
+async def test_what_is_no_order_waits_longer_than_an_order_may_last(
+    store: PostgresStore, postgres_url: str, stop: bool
+) -> None:
+    """From PostgreSQL 17 on a transaction that waits has a clock of its own, set for orders."""
+    wait_s = 1.5 if stop else 0.9
+    with raw(postgres_url) as other:
+        other.execute(ORDER)
+        held = asyncio.ensure_future(store.transact(lambda tx: tx.add_latch(latch("k")), stop=stop))
+        await asyncio.sleep(wait_s)
+        assert not held.done()
+        other.execute("COMMIT")
+    assert await held
+
+
+async def test_the_order_s_own_bounds_hold_again_afterwards(store: PostgresStore) -> None:
+    await store.transact(lambda tx: tx.put_document("a", "1"), stop=True)
+    names = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
+    connection = store._writing.get()
+    shown = {name: connection.execute(f"SHOW {name}").fetchone() for name in names}  # type: ignore[arg-type]
+    assert shown == {
+        "lock_timeout": ("240ms",),
+        "statement_timeout": ("250ms",),
+        "idle_in_transaction_session_timeout": ("250ms",),
+    }
+
+
+async def test_a_decision_leaves_a_row_and_no_mark(store: PostgresStore, postgres_url: str) -> None:
+    """Under the lock too: its audit row says that it stands, after a lost answer."""
     await decide(store, "d1")
     store._alone = False
     await decide(store, "d2")

@@ -243,7 +243,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.now_ms += wait_ms
         ttl_ms = LIMITS.reservation_ttl_ms
         rows = {
-            name: self.row() for name in settlement.lapsing(self.database.book, self.now_ms, ttl_ms)
+            hold.client_order_id: self.row()
+            for hold in settlement.lapsing(self.database.book, self.now_ms, ttl_ms)
         }
         self.transact(
             writer, lambda tx: settlement.lapse(tx, rows, now_ms=self.now_ms, ttl_ms=ttl_ms)

@@ -11,17 +11,23 @@ from pathlib import Path
 from typing import assert_type
 
 from tinywindow.safety import (
+    ApprovedInPrinciple,
     CircuitBreaker,
     CircuitBreakerConfig,
+    CircuitBreakerStatus,
+    KillReport,
     KillSwitch,
     KillSwitchMode,
+    KillSwitchStatus,
     Order,
     OrderGate,
     OrderValidator,
+    PendingReset,
     PositionLimitEnforcer,
     PromptSanitizer,
     Reason,
     Refused,
+    VenueReport,
     run_circuit_breaker_monitor,
 )
 
@@ -41,7 +47,9 @@ async def circuit_breaker(db_connection: Path) -> None:
     assert_type(status.metrics["daily_pnl"].value, Decimal | None)
     assert_type(breaker.is_halted, bool)
     assert_type(breaker.halt_reason, str | None)
+    assert_type(status, CircuitBreakerStatus)
     pending = breaker.reset()
+    assert_type(pending, PendingReset)
     await pending.confirm(operator="ada", reason="checked", rebaseline=False)
     await run_circuit_breaker_monitor(breaker)
     await breaker.close()
@@ -53,7 +61,10 @@ async def kill_switch(exchanges: Mapping[str, object], db_connection: str) -> No
     assert_type(report.durable, bool)
     assert_type(report.flat, bool)
     assert_type(await switch.is_active(), bool)
+    assert_type(report, KillReport)
     status = await switch.get_status()
+    assert_type(status, KillSwitchStatus)
+    assert_type(status.venues, Mapping[str, VenueReport])
     assert_type(status.active, bool)
     assert_type(status.mode, KillSwitchMode | None)
     await switch.deactivate()
@@ -75,6 +86,7 @@ def validation(order: Order, user_input: str) -> str:
 
 
 async def gate(door: OrderGate, order: Order) -> str:
+    assert_type(door.evaluate(order), ApprovedInPrinciple | Refused)
     answer = await door.submit(order)
     if isinstance(answer, Refused):
         return answer.rejection_reason

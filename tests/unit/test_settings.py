@@ -11,7 +11,7 @@ from tinywindow.market.scenarios import SCENARIOS
 from tinywindow.safety.config.layers import read_layers
 from tinywindow.safety.environment import SECTIONS, TOP_LEVEL, known_variables
 from tinywindow.safety.errors import ConfigurationError
-from tinywindow.settings import LoggingSettings, RunSettings, Settings, redacted
+from tinywindow.settings import LoggingSettings, PaperSettings, RunSettings, Settings, redacted
 
 SECRET = "hunter2"
 
@@ -32,6 +32,7 @@ def violations(**given: object) -> tuple[str, ...]:
 
 def test_the_catalogue_and_the_sections_name_the_same_fields() -> None:
     assert set(SECTIONS["run"]) == set(RunSettings.model_fields)
+    assert set(SECTIONS["paper"]) == set(PaperSettings.model_fields)
     assert set(SECTIONS["logging"]) == set(LoggingSettings.model_fields)
     assert set(TOP_LEVEL) | set(SECTIONS) == set(Settings.model_fields)
 
@@ -48,6 +49,7 @@ def test_defaults() -> None:
         20_000,
     )
     assert settings.run.scenario in SCENARIOS
+    assert {getattr(settings.paper, name) for name in SECTIONS["paper"]} == {0}
     assert (settings.logging.level, settings.logging.format) == ("info", "text")
     assert not settings.named("data_dir")
 
@@ -101,6 +103,29 @@ def test_all_violations_of_all_sections_at_once(tmp_path: Path) -> None:
         "TINYWINDOW_DATABSE",
     ):
         assert any(name in sentence for sentence in said), name
+
+
+def test_every_violation_of_the_paper_venues_section_is_said_at_once() -> None:
+    wrong = {
+        "latency": "-0.001",
+        "latency_jitter": "0.0005",
+        "reject_chance": "1.01",
+        "limit_partial_chance": "-0.01",
+        "market_partial_chance": "nan",
+    }
+    said = violations(environ={f"TINYWINDOW_PAPER__{n.upper()}": v for n, v in wrong.items()})
+    assert len(said) == len(wrong)
+    for name in wrong:
+        assert sum(sentence.startswith(f"paper.{name}: ") for sentence in said) == 1, name
+
+
+@pytest.mark.parametrize(("latency", "share"), [("0", "0"), ("60", "1"), ("0.001", "0.5")])
+def test_the_paper_venues_section_takes_its_bounds_and_what_lies_between(
+    latency: str, share: str
+) -> None:
+    environ = {"TINYWINDOW_PAPER__LATENCY": latency, "TINYWINDOW_PAPER__REJECT_CHANCE": share}
+    paper = Settings.load(environ=environ).paper
+    assert (paper.latency, paper.reject_chance) == (float(latency), float(share))
 
 
 def test_a_secret_is_never_shown() -> None:

@@ -13,6 +13,7 @@ from typing import Annotated, Final, TypeVar
 
 import typer
 
+from tinywindow.cli.audit_watch import Watched
 from tinywindow.cli.output import Output, sheet, text
 from tinywindow.cli.session import Exit, Session, session_of
 from tinywindow.safety.domain.audit import AuditRow
@@ -53,7 +54,9 @@ def verify(
     if export is not None:
         points = () if anchor is None else Anchor(anchor).points()
         try:
-            found = verify_export(export, points)
+            with session.out.moment() as show:
+                show(f"verifying {export}")
+                found = verify_export(export, points)
         except OSError as error:
             raise StoreUnavailable(f"{export} cannot be read: {error.strerror}") from error
         _show(session.out, found, points, None)
@@ -65,10 +68,13 @@ def verify(
     )
     points = Anchor(kept).points()
 
-    async def work(reader: AuditReader) -> tuple[Verification, int | None]:
-        return await AuditLog(reader).verify(points), await _waiting(reader)
+    with session.out.moment() as show:
 
-    found, waiting = _read(session, work)
+        async def work(reader: AuditReader) -> tuple[Verification, int | None]:
+            watched = Watched(reader, "verifying", show)
+            return await AuditLog(watched).verify(points), await _waiting(reader)
+
+        found, waiting = _read(session, work)
     _show(session.out, found, points, waiting)
     return Exit.DONE if found.intact else Exit.SAID_NO
 
@@ -150,7 +156,10 @@ def export(
     """Write the whole log to a file that `audit verify` reads again."""
     session = session_of(ctx, replay_allowed=True)
     try:
-        count = _read(session, lambda reader: AuditLog(reader).export(file))
+        with session.out.moment() as show:
+            count = _read(
+                session, lambda reader: AuditLog(Watched(reader, "writing", show)).export(file)
+            )
     except OSError as error:
         raise StoreUnavailable(f"{file} cannot be written: {error.strerror}") from error
     session.out.document({"file": file, "rows": count, "columns": COLUMNS})

@@ -12,6 +12,7 @@ from tinywindow.cli.output import sheet, text
 from tinywindow.cli.postgres_findings import postgres
 from tinywindow.cli.redis_findings import redis
 from tinywindow.cli.session import Exit, Session, session_of
+from tinywindow.cli.venue_findings import venue
 from tinywindow.safety.config.section import Explained
 from tinywindow.safety.errors import ConfigurationError
 from tinywindow.safety.services.anchor import Anchor
@@ -30,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(ctx: typer.Context) -> int:
-    """Look at configuration, stores, clock and files; exit code 1 when something is wrong."""
+    """Look at configuration, stores, clock, venue, files; exit code 1 when something is wrong."""
     session = session_of(ctx)
     found = list(_look(session))
     settings = session.settings.explain(session.layers, given=session.given)
@@ -61,6 +62,7 @@ def _look(session: Session) -> Iterator[Finding]:
             yield from findings.database(location.sqlite_path, Anchor(location.anchor_path), now)
     yield from findings.stops(settings)
     yield from redis(settings.redis)
+    yield from venue(settings)
 
 
 def _show_settings(session: Session, settings: list[Explained]) -> None:

@@ -20,7 +20,7 @@ from tinywindow.safety.stores import fast_files, fast_latch
 
 __all__ = ["kill"]
 
-DONE, WRONG_USAGE, NOT_REACHED = 0, 2, 3
+DONE, SAID_NO, WRONG_USAGE, NOT_REACHED = 0, 1, 2, 3
 REPLAY_MARK = "REPLAY"
 SOURCE = "CLI"
 
@@ -118,13 +118,13 @@ class _Report:
             if not request.json:
                 on_server = self.places.postgres is not None
                 kill_words.say_elsewhere(shown, database=on_server, here=here, before=said)
-        code = self._code()
         if request.wait and shown["latched"]:
             waited, report = _wait(request)
             shown.update(report)
-            code = waited or code
         else:
+            waited = 0
             self._look_for_a_close()
+        code = waited or self._code()
         self.close()
         if request.json:
             sys.stdout.write(fast_files.canonical(shown) + "\n")
@@ -157,14 +157,17 @@ class _Report:
     def _code(self) -> int:
         """0 when every configured place that is there holds the stop, or one as strong.
 
-        An SQLite file that is not there yet is no place: file and journal stand in for it.
+        An SQLite file that is not there yet is no place: file and journal stand in for it. 1 when
+        a close was asked for and nobody closes.
         """
         shown = self.shown
         if not shown["latched"] or self.places.unknown_database:
             return NOT_REACHED
         if not shown["durable"] and (self.exists or self.places.postgres is not None):
             return NOT_REACHED
-        return NOT_REACHED if self.redis_failed else DONE
+        if self.redis_failed:
+            return NOT_REACHED
+        return SAID_NO if shown["closing"] is False else DONE
 
     def _look_for_a_close(self) -> None:
         """Say so where a close was asked for and nobody takes it up."""

@@ -21,6 +21,20 @@ from tinywindow.settings import PORT_MAX, RunOptions, Settings
 __all__ = ["register"]
 
 
+Balance = Annotated[
+    str | None, typer.Option(help="What a new paper account starts with, USD.", metavar="USD")
+]
+Port = Annotated[
+    int | None,
+    typer.Option(
+        help="The API's port; no effect yet: this version has no API.", min=0, max=PORT_MAX
+    ),
+]
+NoApi = Annotated[
+    bool, typer.Option("--no-api", help="Serve no API; no effect yet: this version has none.")
+]
+
+
 class StrategyName(StrEnum):
     """The strategies that ship."""
 
@@ -53,6 +67,7 @@ def run(
     seed: Annotated[
         int | None, typer.Option(help="The number that the simulated market follows from.", min=0)
     ] = None,
+    balance: Balance = None,
     symbol: Annotated[
         str | None, typer.Option(help="The symbol of a replayed file whose name hides it.")
     ] = None,
@@ -62,8 +77,8 @@ def run(
     exit_at_end: Annotated[
         bool, typer.Option("--exit-at-end", help="End when the replay ends.")
     ] = False,
-    port: Annotated[int | None, typer.Option(help="The API's port.", min=0, max=PORT_MAX)] = None,
-    no_api: Annotated[bool, typer.Option("--no-api", help="Serve no API and no console.")] = False,
+    port: Port = None,
+    no_api: NoApi = False,
     live: Annotated[
         str | None, typer.Option(help="Trade for real at this venue.", metavar="VENUE")
     ] = None,
@@ -92,7 +107,12 @@ def run(
         change_limits=change_limits,
     )
     session = session_of(ctx, replay_allowed=bool(replay))
-    over: dict[str, object] = {"scenario": scenario, "seed": seed, "port": port}
+    over: dict[str, object] = {
+        "scenario": scenario,
+        "seed": seed,
+        "balance": balance,
+        "port": port,
+    }
     named = {name: value for name, value in over.items() if value is not None}
     return _run(session, _settings(session, chosen, named), chosen)
 
@@ -100,10 +120,11 @@ def run(
 def _settings(session: Session, options: RunOptions, named: dict[str, object]) -> Settings:
     """The settings with what the command line says of the run; a replay has its own folder."""
     settings = session.settings
-    update: dict[str, object] = {"run": settings.run.model_copy(update=named)}
+    update: dict[str, object] = {}
     if options.replay and not settings.named("data_dir"):
         update["data_dir"] = default_folder(settings.data_dir)
     with using(session.layers):
+        update["run"] = settings.run.model_copy(update=named)
         return settings.model_copy(update=update)
 
 

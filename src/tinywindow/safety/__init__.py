@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tinywindow.safety.domain.decision import Breach, Reason, Refusal
     from tinywindow.safety.domain.kill import KillState, KillSwitchMode
     from tinywindow.safety.domain.order import Order, OrderType, Side
+    from tinywindow.safety.domain.prompts.inspection import Inspection
     from tinywindow.safety.domain.validation import ValidationResult
     from tinywindow.safety.errors import (
         ConfigurationError,
@@ -30,25 +31,36 @@ if TYPE_CHECKING:
         StartRefused,
         StoreUnavailable,
     )
+    from tinywindow.safety.services.breaker_status import CircuitBreakerStatus
+    from tinywindow.safety.services.capacity import Capacity
     from tinywindow.safety.services.circuit_breaker import CircuitBreaker
     from tinywindow.safety.services.gate import OrderGate
+    from tinywindow.safety.services.kill_report import KillReport, KillSwitchStatus, VenueReport
     from tinywindow.safety.services.kill_switch import KillSwitch
     from tinywindow.safety.services.monitor import run_circuit_breaker_monitor
     from tinywindow.safety.services.order_validator import OrderValidator
-    from tinywindow.safety.services.outcome import Outcome, Refused
+    from tinywindow.safety.services.outcome import ApprovedInPrinciple, Outcome, Refused
+    from tinywindow.safety.services.pending_reset import PendingReset
     from tinywindow.safety.services.position_limits import LimitResult, PositionLimitEnforcer
     from tinywindow.safety.services.prompt_sanitizer import PromptSanitizer
+    from tinywindow.safety.services.release import PendingRelease
 
 _HOMES = {
     "Admitted": "domain.admission",
+    "ApprovedInPrinciple": "services.outcome",
     "Breach": "domain.decision",
+    "Capacity": "services.capacity",
     "CircuitBreaker": "services.circuit_breaker",
     "CircuitBreakerConfig": "config",
+    "CircuitBreakerStatus": "services.breaker_status",
     "ConfigurationError": "errors",
+    "Inspection": "domain.prompts.inspection",
+    "KillReport": "services.kill_report",
     "KillState": "domain.kill",
     "KillSwitch": "services.kill_switch",
     "KillSwitchConfig": "config",
     "KillSwitchMode": "domain.kill",
+    "KillSwitchStatus": "services.kill_report",
     "LimitResult": "services.position_limits",
     "LimitsDiffer": "errors",
     "Metric": "domain.breaker",
@@ -59,6 +71,8 @@ _HOMES = {
     "OrderType": "domain.order",
     "OrderValidator": "services.order_validator",
     "Outcome": "services.outcome",
+    "PendingRelease": "services.release",
+    "PendingReset": "services.pending_reset",
     "PositionLimitEnforcer": "services.position_limits",
     "PositionLimits": "config",
     "PromptSanitizer": "services.prompt_sanitizer",
@@ -72,19 +86,26 @@ _HOMES = {
     "StartRefused": "errors",
     "StoreUnavailable": "errors",
     "ValidationResult": "domain.validation",
+    "VenueReport": "services.kill_report",
     "run_circuit_breaker_monitor": "services.monitor",
 }
 
 __all__ = [
     "Admitted",
+    "ApprovedInPrinciple",
     "Breach",
+    "Capacity",
     "CircuitBreaker",
     "CircuitBreakerConfig",
+    "CircuitBreakerStatus",
     "ConfigurationError",
+    "Inspection",
+    "KillReport",
     "KillState",
     "KillSwitch",
     "KillSwitchConfig",
     "KillSwitchMode",
+    "KillSwitchStatus",
     "LimitResult",
     "LimitsDiffer",
     "Metric",
@@ -95,6 +116,8 @@ __all__ = [
     "OrderType",
     "OrderValidator",
     "Outcome",
+    "PendingRelease",
+    "PendingReset",
     "PositionLimitEnforcer",
     "PositionLimits",
     "PromptSanitizer",
@@ -108,6 +131,7 @@ __all__ = [
     "StartRefused",
     "StoreUnavailable",
     "ValidationResult",
+    "VenueReport",
     "run_circuit_breaker_monitor",
 ]
 

@@ -85,6 +85,13 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "host",
         "port",
     ),
+    "paper": (
+        "latency",
+        "latency_jitter",
+        "reject_chance",
+        "limit_partial_chance",
+        "market_partial_chance",
+    ),
     "logging": ("level", "format"),
 }
 """The fields of each section: a table in the file, `TINYWINDOW_TABLE__FIELD` outside it."""

@@ -151,6 +151,25 @@ class ScriptedExchange:
         with self._venue.lock:
             self._venue.orders[client_order_id] = report
 
+    def fill(self, client_order_id: str, symbol: str, side: str, amount: object) -> None:
+        """Put a market order there that was filled whole, by whoever sent it."""
+        size = Decimal(str(amount))
+        report = OrderReport(
+            client_order_id=client_order_id,
+            venue_order_id=f"v-{client_order_id}",
+            symbol=symbol,
+            side=Side(side),
+            type=OrderType.MARKET,
+            amount=size,
+            filled=size,
+            status=ReportStatus.FILLED,
+            average_price=PRICE,
+        )
+        with self._venue.lock:
+            before = self._venue.positions.get(symbol, ZERO)
+            self._venue.positions[symbol] = before + size * report.side.sign
+            self._venue.orders[client_order_id] = report
+
     def resting(self) -> frozenset[str]:
         """The ids of the orders that rest."""
         with self._venue.lock:

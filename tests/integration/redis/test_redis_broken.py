@@ -1,4 +1,4 @@
-"""R8, R9, R13: a Redis that is away, slow, or lies refuses entries, and never an exit."""
+"""R8 to R10, R13: a Redis that is away, slow, or lies refuses entries, and never an exit."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from proxy import Proxy
@@ -14,9 +15,12 @@ from redis.asyncio import Redis
 from redis_world import Bot, bot_on, eventually
 from valkey import Valkey, folder, free_port, running
 
+from tinywindow.safety.config import KillSwitchConfig
 from tinywindow.safety.domain.kill import KillSwitchMode, Latch, LatchSource
 from tinywindow.safety.errors import DoorbellUnavailable, ReleaseRefused
-from tinywindow.safety.services.outcome import Outcome
+from tinywindow.safety.services import bell_watch
+from tinywindow.safety.services.outcome import Outcome, Refused
+from tinywindow.safety.stores import redis as redis_store
 from tinywindow.safety.stores.redis import CHANNEL, RedisDoorbell
 from tinywindow.safety.stores.ring_value import RING_KEY, ring_of
 
@@ -82,6 +86,10 @@ async def test_R8_a_hung_connection(valkey: Valkey, proxy: Proxy, tmp_path: Path
         await eventually(bot.entry_is_sent)
         await eventually(bot.entry_is_sent)
         proxy.hang = True
+        assert KillSwitchConfig().order_timeout == 0.05
+        refused = await bot.order()
+        assert isinstance(refused, Refused), refused
+        assert "did not answer within 0.05 s" in refused.breaches[0].message
         await fails_closed(bot, "did not answer")
         proxy.hang = False
         proxy.reset()
@@ -204,6 +212,69 @@ async def test_R9_a_primary_that_becomes_a_replica_is_refused(tmp_path: Path) ->
             await is_well_again(bot)
 
 
+async def stands_again(bot: Bot, latch_id: str) -> None:
+    """A halt stands in place of what was released in part, and an operator can release that."""
+    await eventually(lambda: _readable(bot))
+    assert await bot.switch.is_active()
+    (standing,) = await bot.standing()
+    assert standing != latch_id
+    assert await bot.refused_for() == "KILL_SWITCH_ACTIVE"
+
+
+async def test_R10_a_release_that_redis_refuses_is_none(valkey: Valkey, tmp_path: Path) -> None:
+    valkey.raw("ACL", "SETUSER", "tw", "reset", "on", ">x", "~*", "&*", "+@all")
+    try:
+        async with bot_on(f"unix://tw:x@{valkey.path}", tmp_path / "t.db") as bot:
+            await eventually(bot.entry_is_sent)
+            report = await bot.switch.activate(reason="test")
+            assert report.durable
+            # Everything can be read, and the key cannot be deleted.
+            valkey.raw("ACL", "SETUSER", "tw", "-del")
+            with pytest.raises(ReleaseRefused, match="Redis could not be cleared"):
+                await bot.switch.deactivate()
+            await stands_again(bot, report.latch_id)
+            valkey.raw("ACL", "SETUSER", "tw", "+del")
+            await bot.restart_trading()
+            assert valkey.raw("EXISTS", RING_KEY) == 0
+            await is_well_again(bot)
+    finally:
+        valkey.raw("ACL", "DELUSER", "tw")
+
+
+async def test_R10_a_release_whose_answer_from_redis_is_lost_is_none(
+    valkey: Valkey, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key is gone and the latch a tombstone: without another one, nothing would stand."""
+    async with bot_on(f"unix://{proxy.path}", tmp_path / "t.db") as bot:
+        await eventually(bot.entry_is_sent)
+        report = await bot.switch.activate(reason="test")
+        assert report.durable
+        run = RedisDoorbell._run
+
+        async def losing(self: RedisDoorbell, script: str, *rest: Any, timeout_s: float) -> Any:
+            if script == redis_store._SILENCE:
+                proxy.drop_replies = 1_000
+            return await run(self, script, *rest, timeout_s=timeout_s)
+
+        deleted = _calls(valkey, "del")
+        with monkeypatch.context() as patch:
+            patch.setattr(RedisDoorbell, "_run", losing)
+            with pytest.raises(ReleaseRefused, match="Redis could not be cleared"):
+                await bot.switch.deactivate()
+        assert _calls(valkey, "del") > deleted
+        proxy.drop_replies = 0
+        await stands_again(bot, report.latch_id)
+        # It is rung as well, for those who know of Redis alone.
+        await eventually(lambda: valkey.raw("EXISTS", RING_KEY))
+        await bot.restart_trading()
+        await is_well_again(bot)
+
+
+def _calls(server: Valkey, command: str) -> int:
+    found: Any = server.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})
+    return int(found["calls"])
+
+
 async def test_a_lost_reply_is_not_repeated_and_what_was_done_is_found(
     valkey: Valkey, proxy: Proxy
 ) -> None:
@@ -287,6 +358,31 @@ async def test_announcements_come_with_a_ring_and_with_keyspace_events(valkey: V
         await asyncio.wait({task})
         await listening.close()
         await ringing.close()
+        valkey.raw("CONFIG", "SET", "notify-keyspace-events", "")
+
+
+@pytest.mark.parametrize("events", ["", "K$"], ids=["channel", "keyspace"])
+async def test_R13_what_is_announced_is_heard_long_before_the_next_look(
+    events: str, valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bell_watch, "LOOK_INTERVAL_S", 30.0)
+    valkey.raw("CONFIG", "SET", "notify-keyspace-events", events)
+    try:
+        async with bot_on(valkey.url, tmp_path / "t.db", watch_interval=30) as bot:
+            await eventually(lambda: valkey.raw("PUBSUB", "NUMSUB", CHANNEL)[1] == 1)  # type: ignore[index]
+            await eventually(bot.entry_is_sent)
+            # A word without a key has us look, and stops nothing.
+            looks = _calls(valkey, "eval")
+            valkey.raw("PUBLISH", CHANNEL, "CLOSE_POSITIONS")
+            await eventually(lambda: _calls(valkey, "eval") > looks, 1.0)
+            assert await bot.entry_is_sent()
+            assert not await bot.latched()
+            # From here on nobody here asks for anything.
+            valkey.raw("SET", RING_KEY, "1")
+            if not events:
+                valkey.raw("PUBLISH", CHANNEL, "1")
+            await eventually(bot.latched, 1.0)
+    finally:
         valkey.raw("CONFIG", "SET", "notify-keyspace-events", "")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from redis_world import bot_on, eventually
+from structlog.testing import capture_logs
 from valkey import Valkey, running
 
 from tinywindow.safety.stores.ring_value import RING_KEY, ring_of
@@ -96,6 +97,19 @@ async def test_R5_evicted_under_maxmemory(tmp_path: Path, monkeypatch: pytest.Mo
                 assert await bot.refused_for() == "KILL_SWITCH_ACTIVE"
             assert await bot.switch.is_active()
             await eventually(lambda: server.raw("EXISTS", RING_KEY))
+
+
+async def test_R5_a_process_warns_of_a_redis_that_may_evict_the_key(tmp_path: Path) -> None:
+    with (
+        running("--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru") as server,
+        capture_logs() as logged,
+    ):
+        async with bot_on(server.url, tmp_path / "t.db"):
+            await eventually(lambda: "redis_settings" in [one["event"] for one in logged])
+    (warning,) = [one for one in logged if one["event"] == "redis_settings"]
+    assert warning["log_level"] == "warning"
+    assert "maxmemory-policy is allkeys-lru" in warning["what"]
+    assert "noeviction" in warning["mend"]
 
 
 async def test_R6_a_value_with_an_expiry_is_latched_and_rung_without_one(

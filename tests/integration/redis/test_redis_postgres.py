@@ -1,7 +1,8 @@
-"""R11, R15, R18 and R19 where the state is in PostgreSQL and the bell is a real Redis."""
+"""R10, R11, R15 and R17 to R19 where the state is in PostgreSQL and the bell is a real Redis."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
@@ -9,15 +10,17 @@ from pathlib import Path
 
 import pytest
 from pg_writers import assert_chain, query
-from postgres import PostgresServer
+from postgres import APPLICATION, PostgresServer
 from proxy import Proxy
-from redis_world import Bot, bot_on, eventually
+from redis_world import Bot, bot_on, eventually, kill_config
 from valkey import Valkey, folder
 
-from tinywindow.safety import KillSwitchMode
+from tinywindow.safety import KillSwitch, KillSwitchMode
+from tinywindow.safety.domain.kill import Latch
+from tinywindow.safety.errors import ReleaseRefused
 from tinywindow.safety.services.clock import SystemClock
 from tinywindow.safety.services.location import Location
-from tinywindow.safety.stores.ring_value import RING_KEY
+from tinywindow.safety.stores.ring_value import RING_KEY, ring_of
 
 pytestmark = [pytest.mark.timeout(120)]
 
@@ -129,6 +132,71 @@ async def test_R11_a_method_rings_redis_while_postgres_is_away(
         assert await other.standing() == (report.latch_id,)
     assert len(latches(place.url)) == 1
     assert_chain(place.url)
+
+
+async def test_R10_a_release_that_postgres_refuses_is_none(
+    valkey: Valkey, place: Location, durable_postgres_server: PostgresServer
+) -> None:
+    database = str(query(place.url, "SELECT current_database()")[0][0])
+    right = f"UPDATE ON latches {{}} {APPLICATION}"
+    async with bot_on(valkey.url, place) as bot:
+        assert await bot.entry_is_sent()
+        report = await bot.switch.activate()
+        key = valkey.raw("GET", RING_KEY)
+        durable_postgres_server.admin(f"REVOKE {right.format('FROM')}", database=database)
+        with pytest.raises(ReleaseRefused, match="the database cannot be written"):
+            await bot.switch.deactivate()
+        # Nothing was taken away elsewhere either: not the key, and not the file.
+        assert await bot.switch.is_active()
+        assert await bot.standing() == (report.latch_id,)
+        assert valkey.raw("GET", RING_KEY) == key
+        assert (place.data_dir / "KILL").exists()
+        assert await bot.refused_for() == "KILL_SWITCH_ACTIVE"
+        durable_postgres_server.admin(f"GRANT {right.format('TO')}", database=database)
+        await bot.restart_trading()
+        await bot.feed()
+        assert await bot.entry_is_sent()
+
+
+async def test_R17_a_ring_that_crosses_a_release_is_taken_back(
+    valkey: Valkey, place: Location, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host had seen a stop and was about to ring for it, and slept until it was released."""
+    about, awake = asyncio.Event(), asyncio.Event()
+    landed: list[object] = []
+    slept = Location(place.url, None, tmp_path / "sleeper")
+    async with bot_on(valkey.url, slept, name="s", write_timeout=30) as sleeper:
+        sleeper.exchange.set_position(PERP, 2)
+        bell = sleeper.switch._register.doorbell
+        assert bell is not None
+        ring = bell.ring
+
+        async def late(latch: Latch, *, replacing: bytes | None = None) -> None:
+            about.set()
+            await awake.wait()
+            await ring(latch, replacing=replacing)
+            landed.append(valkey.raw("GET", RING_KEY))
+
+        monkeypatch.setattr(bell, "ring", late)
+        # From a host without Redis, so that whoever sees it first has to ring for it.
+        without = Location(place.url, None, tmp_path / "without")
+        async with KillSwitch(None, {}, without, config=kill_config()) as operator:
+            report = await operator.activate(CLOSE)
+        await asyncio.wait_for(about.wait(), 10)
+        async with bot_on(valkey.url, place) as bot:
+            await bot.restart_trading()
+            assert valkey.raw("EXISTS", RING_KEY) == 0
+            awake.set()
+            await eventually(lambda: landed)
+            assert isinstance(landed[0], bytes)
+            assert ring_of(landed[0]).latch_id == report.latch_id
+            # It rang for a stop that is history, and takes that back by itself.
+            await eventually(lambda: valkey.raw("EXISTS", RING_KEY) == 0)
+            for one in (bot, sleeper):
+                await one.feed()
+                await eventually(one.entry_is_sent)
+        assert sleeper.exchange.position(PERP) == 2
+    assert latches(place.url) == [("CLOSE_POSITIONS", "PYTHON")]
 
 
 @pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S], ids=["forward", "back"])

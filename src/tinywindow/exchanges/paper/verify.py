@@ -19,6 +19,8 @@ __all__ = ["discrepancies"]
 def discrepancies(book_path: Path) -> tuple[str, ...]:
     """Say in sentences what in the book does not add up; nothing when all is well.
 
+    The book is opened for reading alone: one that is not there is not made.
+
     Checked to the last digit: cash less the cost of perpetuals equals opening cash less what
     was traded and the fees; each holding is the sum of its fills and spot is never short; each
     order's fill, turnover and fee are the sums of its fills; and no order exists that was not
@@ -28,11 +30,13 @@ def discrepancies(book_path: Path) -> tuple[str, ...]:
         VenueUnavailable: the book cannot be read.
     """
     try:
-        with contextlib.closing(sqlite3.connect(book_path, isolation_level=None)) as db:
+        address = f"{book_path.absolute().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(address, uri=True, isolation_level=None)) as db:
             db.execute("BEGIN")
             with localcontext(EXACT):
                 return (*_money(db), *_holdings(db), *_orders(db))
-    except sqlite3.Error as error:
+    except (sqlite3.Error, ArithmeticError, TypeError, ValueError) as error:
+        # The last three: a damaged book holds what is no number, no symbol, or no account.
         raise VenueUnavailable(f"the paper book cannot be read: {error}") from error
 
 

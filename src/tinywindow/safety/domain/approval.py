@@ -15,10 +15,10 @@ from tinywindow.safety.domain.decision import Breach, Reason, Refusal
 from tinywindow.safety.domain.order import CheckedOrder
 from tinywindow.safety.errors import InvariantBroken
 
-__all__ = ["APPROVAL_TTL_S", "ApprovalVoid", "Approved", "mint"]
+__all__ = ["APPROVAL_TTL_MS", "ApprovalVoid", "Approved", "mint"]
 
-APPROVAL_TTL_S: Final = 0.25
-"""Seconds between the approval's commit and the last moment at which it may be sent."""
+APPROVAL_TTL_MS: Final = 250
+"""Milliseconds between the approval's commit and the last moment at which it may be sent."""
 
 _SEAL: Final = object()
 

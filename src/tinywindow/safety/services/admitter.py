@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -17,7 +17,7 @@ from tinywindow.safety.domain.decision import Breach, Reason
 from tinywindow.safety.domain.limits import EquityView, LimitSet, PriceOf
 from tinywindow.safety.domain.money import ZERO, to_decimal
 from tinywindow.safety.domain.order import CheckedOrder
-from tinywindow.safety.domain.records import ReferencePrice
+from tinywindow.safety.domain.records import Hold, ReferencePrice
 from tinywindow.safety.domain.watch import equity_view
 from tinywindow.safety.errors import StoreUnavailable
 from tinywindow.safety.ports import Clock, PriceSource, Tx
@@ -77,6 +77,14 @@ class _InForce:
     text: str
 
 
+LookUp = Callable[[SafetyContext, Hold], Awaitable[bool]]
+"""Looks an order up at its venue and books what is found; False where the venue never knew it."""
+
+LOOK_UP_TIMEOUT_S: Final = 1.0
+LOOK_UP_PAUSE_S: Final = 5.0
+"""How long after a venue did not answer it is asked about the same order again."""
+
+
 class Admitter:
     """Takes validated orders to their decision, one transaction each."""
 
@@ -100,6 +108,8 @@ class Admitter:
         self.clock = clock
         self.new_id = new_id
         self.venue = DEFAULT_VENUE
+        self.look_ups: dict[str, LookUp] = {}
+        self._asked_s: dict[str, float] = {}
 
     async def open(self) -> SafetyContext:
         """Open the store and agree on the limits in force.
@@ -276,11 +286,34 @@ class Admitter:
         now_ms = to_ms(self.clock.now())
         ttl_ms = self.limits.reservation_ttl_ms
         due = context.store.peek(lambda book: settlement.lapsing(book, now_ms, ttl_ms))
-        if due:
-            rows = {name: self.draft(EventType.ORDER_LAPSED, {}, order_id=name) for name in due}
+        names = [hold.client_order_id for hold in due if await self._nobody_knows(context, hold)]
+        if names:
+            rows = {name: self.draft(EventType.ORDER_LAPSED, {}, order_id=name) for name in names}
             await context.store.transact(
                 lambda tx: settlement.lapse(tx, rows, now_ms=now_ms, ttl_ms=ttl_ms)
             )
+
+    async def _nobody_knows(self, context: SafetyContext, hold: Hold) -> bool:
+        """Whether an order may lapse: its venue is not known here, or does not know the order.
+
+        While the venue does not answer the hold stays, and is asked about again a moment later:
+        orders do not wait for a venue that is away more often than that.
+        """
+        look_up = self.look_ups.get(hold.key.venue)
+        if look_up is None:
+            return True
+        name, now_s = hold.client_order_id, self.clock.monotonic()
+        if now_s - self._asked_s.get(name, -LOOK_UP_PAUSE_S) < LOOK_UP_PAUSE_S:
+            return False
+        self._asked_s[name] = now_s
+        try:
+            async with asyncio.timeout(LOOK_UP_TIMEOUT_S):
+                found = await look_up(context, hold)
+        except Exception as error:  # noqa: BLE001 - what is not known to have gone stays held
+            log.warning("order_not_looked_up", order_id=name, error=str(error) or repr(error))
+            return False
+        del self._asked_s[name]
+        return not found
 
 
 class _Prices:

@@ -14,13 +14,13 @@ from types import TracebackType
 from typing import Final, Self
 
 from tinywindow.safety.domain.admission import Admitted, admit, standing_stops
-from tinywindow.safety.domain.approval import APPROVAL_TTL_S, ApprovalVoid, Approved, expired, mint
+from tinywindow.safety.domain.approval import APPROVAL_TTL_MS, ApprovalVoid, Approved, expired, mint
 from tinywindow.safety.domain.audit import EventType
 from tinywindow.safety.domain.book import Book, DecisionView
 from tinywindow.safety.domain.decision import Breach, Reason, Refusal
 from tinywindow.safety.domain.kill import closes
 from tinywindow.safety.domain.order import CheckedOrder
-from tinywindow.safety.domain.records import HoldState, TradingState, Trip
+from tinywindow.safety.domain.records import Hold, HoldState, TradingState, Trip
 from tinywindow.safety.domain.venue import Placed, Rejected, Unknown
 from tinywindow.safety.errors import (
     LedgerBusy,
@@ -97,6 +97,7 @@ class OrderGate:
         self._settler = Settler(self._admitter, breaker)
         self.account = VenueAccount(self._exchange, self._clock, self._admitter.new_id)
         self._under_way: set[asyncio.Task[Outcome | Refused]] = set()
+        self._admitter.look_ups[self._exchange.name] = self._looked_up
 
     @property
     def exchange(self) -> Exchange:
@@ -254,7 +255,7 @@ class OrderGate:
         self, context: SafetyContext, verdict: Admitted, decided: Decided, asked: _Asked
     ) -> Callable[[], Refusal | None]:
         def last_look() -> Refusal | None:
-            late = self._clock.monotonic() - decided.at_s > APPROVAL_TTL_S
+            late = 1000 * (self._clock.monotonic() - decided.at_s) > APPROVAL_TTL_MS
             if late or asked.withdrawn:
                 return expired()
             if verdict.reduces:
@@ -298,6 +299,14 @@ class OrderGate:
             if approved.redeemed:
                 return Unknown(order_id, message)
             return Rejected(order_id, message)
+
+    async def _looked_up(self, context: SafetyContext, hold: Hold) -> bool:
+        """Book what the venue says of an order that nobody reported on; False for nothing."""
+        found = await self._exchange.find(hold.key.symbol, hold.client_order_id)
+        if found is None:
+            return False
+        await self._settler.report(context, hold.client_order_id, found)
+        return True
 
     async def _trip_for(self, error: Exception, order_id: str | None) -> None:
         """Latch the breaker for a fault of our own, as far as the store lets us, and audit it."""

@@ -105,7 +105,7 @@ class KillWatch:
         A stop in the database moves its token, and everything else shows without asking it: so
         processes that trade in peace do not read it ten times a second.
         """
-        if self._quiet is None:
+        if self._quiet is None or self._one.locked():
             return False
         token, looked_s = self._quiet
         register = self._register

@@ -9,7 +9,7 @@ from decimal import Decimal
 from traceback import format_exc
 from typing import Final
 
-from tinywindow.safety.domain.approval import APPROVAL_TTL_S, ApprovalVoid, expired, mint
+from tinywindow.safety.domain.approval import APPROVAL_TTL_MS, ApprovalVoid, expired, mint
 from tinywindow.safety.domain.audit import EventType
 from tinywindow.safety.domain.decision import Refusal
 from tinywindow.safety.domain.flatten import ClosePlan, closing_order, is_spot, plan_close
@@ -206,7 +206,7 @@ class PositionCloser:
         await self.ledger.end(order_id, row)
 
     def _last_look(self) -> Callable[[], Refusal | None]:
-        until_s = self.clock.monotonic() + APPROVAL_TTL_S
+        until_s = self.clock.monotonic() + APPROVAL_TTL_MS / 1000
 
         def look() -> Refusal | None:
             return expired() if self.clock.monotonic() > until_s else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -53,6 +54,26 @@ class PendingRelease:
         return await self._confirm(self, actor, reason)
 
 
+class _Chance:
+    """A release's one chance: taken by its script, or given up by whoever waits no longer."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken = self._given_up = False
+
+    def take(self) -> bool:
+        """Whether the script may go on; then it may be committed, whenever that is."""
+        with self._lock:
+            self._taken = not self._given_up
+            return self._taken
+
+    def give_up(self) -> bool:
+        """Whether the script did not begin, and never will."""
+        with self._lock:
+            self._given_up = True
+            return not self._taken
+
+
 @dataclass(slots=True)
 class Releaser:
     """Clears named latches from database, Redis and file; if one fails, a stop stands."""
@@ -101,8 +122,11 @@ class Releaser:
             raise ReleaseRefused(f"Redis cannot be cleared: {fault}") from fault
         row_id = self.new_id()
         now = register.clock.now()
+        chance = _Chance()
 
         def script(tx: Tx) -> tuple[str, ...]:
+            if not chance.take():
+                raise ReleaseRefused("the release was given up before its turn came")
             unknown = [h for h in tx.book().holds.values() if h.state is HoldState.UNKNOWN]
             if unknown and not force:
                 raise ReleaseRefused(
@@ -124,6 +148,8 @@ class Releaser:
         try:
             released = await register.store.write(script)
         except StoreUnavailable as fault:
+            if not chance.give_up() and not await self._all_stand(ids, fault):
+                await self._stand_again("the database did not say what became of it")
             raise ReleaseRefused(f"the database cannot be written: {fault}") from fault
         register.notes.released(ids)
         failures = await self._clear(ids)
@@ -136,6 +162,16 @@ class Releaser:
             register.let_go(latch_id)
         self._remember(released)
         return released
+
+    async def _all_stand(self, ids: frozenset[str], fault: StoreUnavailable) -> bool:
+        """Whether a release that failed is known to have done nothing, and to do nothing yet."""
+        if isinstance(fault.__cause__, TimeoutError):
+            return False
+        try:
+            view = await self.register.view(ids, timeout_s=self.register.config.read_timeout)
+        except StoreUnavailable:
+            return False
+        return all(view.known.get(latch_id, fault) is None for latch_id in ids)
 
     async def _clear(self, ids: frozenset[str]) -> list[str]:
         """Clear Redis and the file of the released latches; gives what went wrong."""

@@ -130,13 +130,11 @@ def move(tx: Tx, client_order_id: str, state: HoldState, row: AuditDraft | None)
     return after
 
 
-def lapsing(book: Book | None, now_ms: int, ttl_ms: int) -> tuple[str, ...]:
+def lapsing(book: Book | None, now_ms: int, ttl_ms: int) -> tuple[Hold, ...]:
     """The holds that may lapse: market orders without a recorded intent, past their time."""
     if book is None:
         return ()
-    return tuple(
-        hold.client_order_id for hold in book.holds.values() if _may_lapse(hold, now_ms, ttl_ms)
-    )
+    return tuple(hold for hold in book.holds.values() if _may_lapse(hold, now_ms, ttl_ms))
 
 
 def _may_lapse(hold: Hold, now_ms: int, ttl_ms: int) -> bool:

@@ -9,6 +9,7 @@ decided again under the lock, so that nobody starves.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any, Final, LiteralString, TypeVar
 
@@ -17,10 +18,10 @@ from psycopg.pq import TransactionStatus
 
 from tinywindow.safety.domain.book import Book, Changes, DecisionIds, DecisionView, Draft
 from tinywindow.safety.domain.records import Head
-from tinywindow.safety.errors import StoreUnavailable
+from tinywindow.safety.errors import LedgerBusy, SafetyError, StoreUnavailable
 from tinywindow.safety.ports import Tx
 from tinywindow.safety.stores.pg import decision
-from tinywindow.safety.stores.pg.books import Books, Known, begin, ids_of
+from tinywindow.safety.stores.pg.books import Begun, Books, Known, begin, ids_of
 from tinywindow.safety.stores.pg.commits import FORGET_OLD_MARKS, Commits, by_row
 from tinywindow.safety.stores.pg.decision import OneCall, Written
 from tinywindow.safety.stores.pg.engine import PostgresEngine
@@ -33,7 +34,6 @@ from tinywindow.safety.stores.pg.link import (
     undecided,
 )
 from tinywindow.safety.stores.pg.sessions import (
-    FILLING,
     HEAD,
     ORDER,
     READER,
@@ -58,6 +58,9 @@ E = TypeVar("E")
 DECISION_TIMEOUT_S: Final = 0.45
 """How long an order waits behind others of its process before it is answered `LEDGER_BUSY`; at
 the database it then waits for at most 0.24 s."""
+FILL_WAIT_S: Final = 0.2
+"""How long an order, or a stop, waits where a whole book has to be read first."""
+SCRIPT_FILL_WAIT_S: Final = 1.0
 SCRIPT_TIMEOUT_S: Final = 5.0
 """How long what is no order waits for its turn."""
 CLOSE_TIMEOUT_S: Final = 5.0
@@ -93,6 +96,7 @@ class PostgresStore:
         self._watch = HeadWatch(link("watch", READER), head)
         # Whether nobody else seems to write: then a decision goes straight to its commit.
         self._alone = True
+        self._filling: asyncio.Task[None] | None = None
         self._closed = False
         self._writes = Worker("tinywindow-writer", turn=NoTurn(), on_stop=self._close_writer)
         self._reads = Worker("tinywindow-reader", turn=NoTurn(), on_stop=self._reading.drop)
@@ -138,7 +142,12 @@ class PostgresStore:
         return await asyncio.to_thread(cls, url, require_durable=require_durable)
 
     async def decide(self, ids: DecisionIds, propose: Callable[[DecisionView], Draft[T]]) -> T:
-        """Take the order's way: one thread hop, and one round trip where nobody else writes."""
+        """Take the order's way: one thread hop, and one round trip where nobody else writes.
+
+        Raises:
+            LedgerBusy: no turn came in time, or the book is still being read; nothing was decided.
+        """
+        await self._filled(FILL_WAIT_S)
         return await self._writes.run(
             lambda: self._job(lambda: self._decide(ids, propose), ORDER_ANSWER_TIMEOUT_S),
             timeout_s=DECISION_TIMEOUT_S,
@@ -146,6 +155,8 @@ class PostgresStore:
 
     async def transact(self, script: Callable[[Tx], T], *, stop: bool = False) -> T:
         """Run a script in one write transaction; a stop goes before waiting orders."""
+        with contextlib.suppress(SafetyError):  # then the transaction reads the book by itself
+            await self._filled(FILL_WAIT_S if stop else SCRIPT_FILL_WAIT_S)
         return await self._writes.run(
             lambda: self._job(
                 lambda: self._transact(script, STOP if stop else SCRIPT),
@@ -158,6 +169,29 @@ class PostgresStore:
     async def read(self, script: Callable[[Tx], T]) -> T:
         """Run a script that only reads, on a snapshot, without waiting for writers."""
         return await self._reads.run(lambda: self._read(script), timeout_s=SCRIPT_TIMEOUT_S)
+
+    async def _filled(self, timeout_s: float) -> None:
+        """Have a whole book read where there is none: on the reader, which keeps nobody waiting.
+
+        Under the lock everybody would wait for it, and a stop in line behind an order's. What is
+        committed meanwhile is newer than the book, and is caught up with under the lock. A book
+        that takes longer than `timeout_s` seconds is read to its end for whoever comes next.
+        """
+        if self._books.writers is not None or self._closed:
+            return
+        if self._filling is None or self._filling.done():
+            reading = self._reads.run(self._fill, timeout_s=SCRIPT_TIMEOUT_S)
+            self._filling = asyncio.get_running_loop().create_task(reading)
+            self._filling.add_done_callback(_heard)
+        filling = self._filling
+        await asyncio.wait({filling}, timeout=timeout_s)
+        if not filling.done():
+            raise LedgerBusy("the book is still being read")
+        filling.result()
+
+    def _fill(self) -> None:
+        if self._books.writers is None:
+            self._books.fill(self._on_snapshot(lambda begun: begun.book, whole=True))
 
     def peek(self, look: Callable[[Book | None], T]) -> T:
         """Look at the newest cached book without I/O; None before the first transaction."""
@@ -181,6 +215,8 @@ class PostgresStore:
         self._watch.stop()
         await self._writes.ended(timeout_s=CLOSE_TIMEOUT_S)
         await self._reads.ended(timeout_s=CLOSE_TIMEOUT_S)
+        if self._filling is not None:
+            await asyncio.wait({self._filling}, timeout=CLOSE_TIMEOUT_S)
 
     def _close_writer(self) -> None:
         self._commits.forget()
@@ -280,8 +316,6 @@ class PostgresStore:
         """Run a script under the head's lock and commit it."""
         connection = self._writing.get()
         try:
-            if self._books.writers is None:
-                self._fill(connection)
             begun = begin(connection, beginning, self._books.writers, look)
             # Whoever finds the book as it was has nobody beside it, and may go straight again.
             self._alone = not begun.moved
@@ -297,17 +331,6 @@ class PostgresStore:
             self._committed(begun.book, changes)
         return result
 
-    def _fill(self, connection: BoundedConnection) -> None:
-        """Read a whole book on a snapshot of its own, since under the lock everybody would wait.
-
-        What is committed meanwhile is newer than the book, and is caught up with under the lock.
-        """
-        bound_s, connection.answer_timeout_s = connection.answer_timeout_s, READ_ANSWER_TIMEOUT_S
-        begun = begin(connection, FILLING, None, _nothing)
-        connection.execute("COMMIT")
-        connection.answer_timeout_s = bound_s
-        self._books.written(begun.book, begun.changes)
-
     def _committed(self, book: Book, changes: Changes) -> None:
         # After a lost answer the books were forgotten, and this one is let go.
         if self._books.writers is book:
@@ -315,12 +338,23 @@ class PostgresStore:
         self._watch.saw(changes.head)
 
     def _read(self, script: Callable[[Tx], T]) -> T:
+        def run(begun: Begun[None]) -> T:
+            self._books.read(begun.book, begun.changes)
+            return script(SqlTx(PostgresEngine(self._reading.get()), begun.book))
+
+        return self._on_snapshot(run)
+
+    def _on_snapshot(self, work: Callable[[Begun[None]], T], *, whole: bool = False) -> T:
+        """Read on the reader's connection; `whole` with a book of its own, made anew."""
+        idle = self._reading.current
+        if idle is not None and hung_up(idle):
+            self._books.forget_readers()
+            self._reading.drop()
         try:
             connection = self._reading.get()
             try:
-                begun = begin(connection, READING, self._books.readers, _nothing)
-                self._books.read(begun.book, begun.changes)
-                result = script(SqlTx(PostgresEngine(connection), begun.book))
+                cached = None if whole else self._books.readers
+                result = work(begin(connection, READING, cached, _nothing))
                 connection.execute("COMMIT")
             except BaseException:  # all or nothing, whatever broke
                 _roll_back(connection, self._reading)
@@ -338,6 +372,12 @@ class PostgresStore:
 
 def _nothing(_: Engine) -> Any:  # noqa: ANN401 - there is nothing to look for
     return None
+
+
+def _heard(filling: asyncio.Task[None]) -> None:
+    """Take note of how it ended, for whoever waits no longer; the next one asks anew."""
+    if not filling.cancelled():
+        filling.exception()
 
 
 def _roll_back(connection: BoundedConnection, link: Link) -> None:

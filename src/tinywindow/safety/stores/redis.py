@@ -6,6 +6,7 @@ Every command is sent once, on a connection of our own, within a bound: see `red
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final, cast
 
@@ -35,6 +36,8 @@ CHANNEL: Final = "tinywindow:kill_switch"
 SUBSCRIBED_S: Final = 60.0
 """How long one subscription is kept: one that died in silence is replaced."""
 
+_KIND: Final = re.compile(r"> - ([\w.:]+)")
+"""What redis-py says of each Sentinel that could not be asked."""
 _READ: Final = """
 local function value(key, most)
   local kind = redis.call('TYPE', key).ok
@@ -112,7 +115,9 @@ class RedisDoorbell:
             raise
         except MasterNotFoundError as fault:
             # It would list every connection to every Sentinel, word by word.
-            raise DoorbellUnavailable("Redis: no Sentinel names a primary of that name") from fault
+            kinds = ", ".join(dict.fromkeys(_KIND.findall(str(fault)))) or "they do not know it"
+            told = f"Redis: no Sentinel names a primary of that name ({kinds})"
+            raise DoorbellUnavailable(told) from fault
         except Exception as fault:  # whatever broke, Redis was not read: callers end closed
             raise DoorbellUnavailable(f"Redis: {type(fault).__name__}: {fault}") from fault
 

@@ -7,7 +7,7 @@ from decimal import Decimal as D
 import pytest
 
 from tinywindow.safety.domain.approval import (
-    APPROVAL_TTL_S,
+    APPROVAL_TTL_MS,
     ApprovalVoid,
     Approved,
     expired,
@@ -93,7 +93,7 @@ def test_an_approval_has_no_room_for_anything_else() -> None:
 
 def test_an_expired_approval_says_so() -> None:
     assert expired().reason_code is Reason.APPROVAL_EXPIRED
-    assert APPROVAL_TTL_S == 0.25
+    assert APPROVAL_TTL_MS == 250
 
 
 def test_an_approval_that_was_refused_once_is_void_for_good() -> None:

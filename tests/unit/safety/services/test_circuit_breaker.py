@@ -48,7 +48,14 @@ async def context_of(breaker: CircuitBreaker) -> SafetyContext:
 
 
 @pytest.mark.parametrize(
-    ("equity", "tripped"), [("90.01", False), ("90.00", True), ("89.99", True)]
+    ("equity", "tripped"),
+    [
+        ("90.01", False),
+        ("90.000000000001", False),
+        ("90.00", True),
+        ("89.999999999999", True),
+        ("89.99", True),
+    ],
 )
 async def test_daily_loss_trips_at_its_limit(world: World, equity: str, *, tripped: bool) -> None:
     async with world.breaker() as breaker:
@@ -60,12 +67,23 @@ async def test_daily_loss_trips_at_its_limit(world: World, equity: str, *, tripp
         assert status.metrics["daily_pnl"].value == Decimal(equity) - 100
 
 
-@pytest.mark.parametrize(("equity", "tripped"), [("85.01", False), ("85", True), ("84", True)])
+@pytest.mark.parametrize(
+    ("equity", "tripped"),
+    [
+        ("85.01", False),
+        ("85.000000000001", False),
+        ("85", True),
+        ("84.999999999999", True),
+        ("84", True),
+    ],
+)
 async def test_drawdown_trips_at_its_limit(world: World, equity: str, *, tripped: bool) -> None:
     async with world.breaker(daily_loss_limit=-50) as breaker:
         await breaker.record_equity(100)
         await breaker.record_equity(equity)
         assert breaker.is_tripped is tripped
+        status = await breaker.check_all_metrics()
+        assert status.metrics["drawdown"].value == Decimal(equity) - 100
 
 
 async def test_fifty_orders_an_hour_pass_and_the_next_trips(world: World) -> None:

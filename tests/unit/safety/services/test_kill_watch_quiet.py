@@ -16,7 +16,7 @@ from tinywindow.safety.domain.kill import KillSwitchMode, Latch, LatchSource
 from tinywindow.safety.domain.records import Trip
 from tinywindow.safety.services.kill_switch import KillSwitch
 from tinywindow.safety.services.kill_watch import QUIET_S, KillWatch
-from tinywindow.safety.services.stop_register import Seen
+from tinywindow.safety.services.stop_register import Seen, StopRegister
 from tinywindow.safety.stores.fast_files import append_journal, journal_entry
 from tinywindow.safety.stores.latch_fields import latch_to_fields
 from tinywindow.safety.stores.ring_value import ring_of
@@ -129,6 +129,59 @@ async def test_a_database_that_cannot_be_asked_is_no_peace(
     assert not peace.watch._still_quiet()
     await peace.watch.look()
     assert not peace.watch._still_quiet()
+
+
+async def test_a_stop_that_comes_while_a_look_reads_ends_the_peace(
+    peace: Peace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The token is taken before the database is read: what moves it in between is not missed."""
+    read = StopRegister.read
+
+    async def overtaken(self: StopRegister, *, ordered: bool = True) -> Seen:
+        seen = await read(self, ordered=ordered)
+        await peace.latch()
+        return seen
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(StopRegister, "read", overtaken)
+        assert not (await peace.watch.look()).active
+    assert not peace.watch._still_quiet()
+
+
+async def test_there_is_no_peace_while_a_trip_cancels_entries(peace: Peace) -> None:
+    await peace.trip()
+    for _ in range(3):
+        seen = await peace.watch.look()
+        assert seen.view is not None
+        assert seen.view.cancels_entries
+    assert not peace.watch._still_quiet()
+
+
+async def test_there_is_no_peace_before_a_ring_is_known_to_be_taken_back(
+    peace: Peace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def not_yet(_: KillWatch, __: Latch) -> None:
+        return
+
+    monkeypatch.setattr(KillWatch, "_take_back_if_released", not_yet)
+    peace.watch._unchecked["k1"] = LATCH
+    await peace.watch.look()
+    assert not peace.watch._still_quiet()
+
+
+async def test_one_look_makes_no_peace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What changed since the look before is told to those who act on it, and looked at again."""
+    monkeypatch.setattr(KillWatch, "start", lambda _: None)
+    async with KillSwitch(None, None, tmp_path / "t.db", config=quick()) as switch:
+        await switch._watch.look()
+        assert not switch._watch._still_quiet()
+        await switch._watch.look()
+        assert switch._watch._still_quiet()
+
+
+async def test_there_is_no_peace_while_another_look_goes_on(peace: Peace) -> None:
+    async with peace.watch._one:
+        assert not peace.watch._still_quiet()
 
 
 async def test_a_watcher_at_peace_reads_no_database(

@@ -18,6 +18,7 @@ from tinywindow.safety.domain.records import HoldState
 from tinywindow.safety.errors import ConfigurationError, LimitsDiffer, StoreUnavailable
 from tinywindow.safety.services.position_limits import PositionLimitEnforcer
 from tinywindow.safety.stores.sqlite import SqliteStore
+from tinywindow.testing import Fault
 
 
 async def check(desk: Desk, side: str = "BUY", amount: object = 1, **terms: object) -> str | None:
@@ -107,6 +108,53 @@ async def test_a_market_order_that_nobody_reports_on_lapses_after_its_time(tmp_p
         assert await check(desk, amount=60) is None
         assert (await desk.hold("a")).state is HoldState.LAPSED
         assert len(await desk.rows("ORDER_LAPSED")) == 1
+
+
+async def lapse_is_due(desk: Desk) -> None:
+    """A market order of 60 that nobody reports on, one moment after its time."""
+    await check(desk, amount=60, client_order_id="a")
+    desk.clock.advance(60.001)
+    await desk.refresh()
+
+
+async def test_an_order_that_its_venue_knows_is_booked_and_does_not_lapse(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        await lapse_is_due(desk)
+        desk.exchange.fill("a", BTC, "BUY", 60)
+        assert await check(desk, amount=60) == "POSITION_SIZE"
+        assert (await desk.hold("a")).state is HoldState.FILLED
+        assert await desk.position() == 60
+        assert await desk.rows("ORDER_LAPSED") == ()
+
+
+@pytest.mark.parametrize("fault", [Fault.FAIL, Fault.CRASH])
+async def test_while_its_venue_does_not_answer_an_order_does_not_lapse(
+    tmp_path: Path, fault: Fault
+) -> None:
+    """And the venue is asked again only after a moment, however many orders come meanwhile."""
+    async with opened(tmp_path) as desk:
+        await lapse_is_due(desk)
+        desk.exchange.break_down("find", fault)
+        for _ in range(3):
+            assert await check(desk, amount=60) == "POSITION_SIZE"
+        assert (await desk.hold("a")).state is HoldState.HELD
+        assert desk.exchange.calls["find"] == 1
+        desk.exchange.break_down("find", None)
+        desk.clock.advance(5)
+        await desk.refresh()
+        assert await check(desk, amount=60) is None
+        assert (await desk.hold("a")).state is HoldState.LAPSED
+        assert desk.exchange.calls["find"] == 2
+
+
+async def test_a_venue_that_is_not_known_here_is_not_asked(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        await check(desk, amount=60, client_order_id="a", venue="elsewhere")
+        desk.clock.advance(60.001)
+        await desk.refresh()
+        assert await check(desk, amount=60) is None
+        assert (await desk.hold("a")).state is HoldState.LAPSED
+        assert "find" not in desk.exchange.calls
 
 
 async def test_a_limit_order_an_intent_and_a_partial_fill_never_lapse(tmp_path: Path) -> None:

@@ -135,6 +135,12 @@ class Books:
                 book.apply(changes)
             self.readers = book
 
+    def fill(self, book: Book) -> None:
+        """The reader's thread made a book for the writer, which has none."""
+        with self._lock:
+            if self.writers is None:
+                self.writers = book
+
     def forget_writers(self) -> None:
         """After an error nothing remembered is trusted."""
         with self._lock:

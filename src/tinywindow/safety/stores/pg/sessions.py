@@ -10,7 +10,7 @@ from typing import Final, LiteralString
 
 from tinywindow.safety.stores.pg.ddl import TURN_KEY
 
-__all__ = ["FILLING", "HEAD", "ORDER", "READER", "READING", "SCRIPT", "STOP", "WRITER"]
+__all__ = ["HEAD", "ORDER", "READER", "READING", "SCRIPT", "STOP", "WRITER"]
 
 HEAD: Final[LiteralString] = (
     "SELECT version, stop_epoch, trading, audit_seq, audit_hash, exposure_micros"
@@ -23,9 +23,11 @@ _BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 def _lasting(ms: LiteralString, local: LiteralString) -> LiteralString:
     # PostgreSQL 17 and later: bounds a client, too, that vanishes in the middle of a message.
+    known: LiteralString = "WHERE current_setting('transaction_timeout', true) IS NOT NULL"
+    # A transaction's clock that runs already is not set anew, unless it is taken away first.
     return (
-        f"SELECT set_config('transaction_timeout', '{ms}', {local})"
-        " WHERE current_setting('transaction_timeout', true) IS NOT NULL"
+        f"SELECT set_config('transaction_timeout', '0', {local}) {known};"
+        f" SELECT set_config('transaction_timeout', '{ms}', {local}) {known}"
     )
 
 
@@ -51,13 +53,6 @@ STOP: Final[LiteralString] = _patient("5000", "6000")
 """The same for a stop, which outwaits any number of frozen processes rather than being refused."""
 READING: Final[LiteralString] = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {HEAD}"
 """Begins a transaction that only reads, on one snapshot, and gives its head."""
-FILLING: Final[LiteralString] = (
-    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;"
-    " SELECT set_config('statement_timeout', '9000', true),"
-    " set_config('idle_in_transaction_session_timeout', '9000', true);"
-    f" {_lasting('10000', 'true')}; {HEAD}"
-)
-"""The same in a writer's session, whose bounds are too short for a long history."""
 
 # What changed since a version is asked for with a parameter, of which the planner knows nothing:
 # it would guess a third of the table, and read all of it for every order.
