@@ -126,7 +126,7 @@ def test_nobody_closes_and_somebody_does(cli: Cli, configured: Setenv, durable_u
     configured(database=durable_url)
     words = ("kill", "--reason", "x", "--json", "--mode", "CLOSE_POSITIONS")
     alone = cli(*words)
-    assert (alone.code, alone.document["closing"]) == (0, False)
+    assert (alone.code, alone.document["closing"]) == (1, False)
     assert "NOBODY IS CLOSING" in alone.err
     query(
         durable_url,

@@ -18,7 +18,12 @@ from psycopg.pq import TransactionStatus
 
 from tinywindow.safety.domain.book import Book, Changes, DecisionIds, DecisionView, Draft
 from tinywindow.safety.domain.records import Head
-from tinywindow.safety.errors import LedgerBusy, SafetyError, StoreUnavailable
+from tinywindow.safety.errors import (
+    ConfigurationError,
+    LedgerBusy,
+    SafetyError,
+    StoreUnavailable,
+)
 from tinywindow.safety.ports import Tx
 from tinywindow.safety.stores.pg import decision
 from tinywindow.safety.stores.pg.books import Begun, Books, Known, begin, ids_of
@@ -359,6 +364,9 @@ class PostgresStore:
             except BaseException:  # all or nothing, whatever broke
                 _roll_back(connection, self._reading)
                 raise
+        except ConfigurationError as error:
+            # It was a fit place when this process started: no reason to end it now.
+            raise StoreUnavailable(str(error)) from error
         except psycopg.Error as error:
             self._books.forget_readers()
             if lost(error, self._reading.current):
