@@ -74,3 +74,14 @@ def store(cli: Cli, data_dir: Path) -> Path:
     """A database with its schema."""
     assert cli("db", "upgrade").code == 0
     return data_dir / "tinywindow.db"
+
+
+@pytest.fixture
+def candles(tmp_path: Path) -> Path:
+    """A file whose closes fall through both limits of the breaker."""
+    closes = (100, 99, 91, 89, 84, 95)
+    lines = ["timestamp_ms,open,high,low,close,volume"]
+    lines += [f"{i * 60_000},{c},{c},{c},{c},1" for i, c in enumerate(closes)]
+    path = tmp_path / "BTCUSDT_test.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path

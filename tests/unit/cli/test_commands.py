@@ -364,16 +364,6 @@ def test_db(cli: Cli) -> None:
 # --- replay ------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def candles(tmp_path: Path) -> Path:
-    closes = (100, 99, 91, 89, 84, 95)
-    lines = ["timestamp_ms,open,high,low,close,volume"]
-    lines += [f"{i * 60_000},{c},{c},{c},{c},1" for i, c in enumerate(closes)]
-    path = tmp_path / "BTCUSDT_test.csv"
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
 def test_replay_finds_the_first_breaches(cli: Cli, candles: Path, data_dir: Path) -> None:
     (found,) = cli("replay", str(candles), "--json").document
     assert (found["symbol"], found["rows"], found["interval_ms"]) == ("BTC/USDT", 6, 60_000)

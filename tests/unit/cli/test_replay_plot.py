@@ -12,16 +12,6 @@ import pytest
 Cli = Callable[..., Any]
 
 
-@pytest.fixture
-def candles(tmp_path: Path) -> Path:
-    closes = (100, 99, 91, 89, 84, 95)
-    lines = ["timestamp_ms,open,high,low,close,volume"]
-    lines += [f"{i * 60_000},{c},{c},{c},{c},1" for i, c in enumerate(closes)]
-    path = tmp_path / "BTCUSDT_test.csv"
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
 def size(picture: Path) -> tuple[int, int]:
     """Width and height of a PNG file, in pixels, as its header says them."""
     raw = picture.read_bytes()

@@ -166,12 +166,18 @@ def test_a_picture_is_drawn(tmp_path: Path) -> None:
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_picture_shows_equity_peak_both_limits_and_the_breaches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures that are drawn, in place of their files."""
     figures = pytest.importorskip("matplotlib.figure")
-    drawn: list[Any] = []
-    monkeypatch.setattr(figures.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    kept: list[Any] = []
+    monkeypatch.setattr(figures.Figure, "savefig", lambda self, *_, **__: kept.append(self))
+    return kept
+
+
+def test_the_picture_shows_equity_peak_both_limits_and_the_breaches(
+    tmp_path: Path, drawn: list[Any]
+) -> None:
     closes = [100, 99, 91, 89, 84, 95]
     path = written(tmp_path, closes)
     whatif_plot.plot([replay_file(path, with_curve=True)], tmp_path / "out.png")
@@ -205,12 +211,7 @@ def test_the_picture_shows_equity_peak_both_limits_and_the_breaches(
     assert sorted(upright) == pytest.approx(times[3:5])
 
 
-def test_a_picture_without_a_breach_has_no_mark(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    figures = pytest.importorskip("matplotlib.figure")
-    drawn: list[Any] = []
-    monkeypatch.setattr(figures.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+def test_a_picture_without_a_breach_has_no_mark(tmp_path: Path, drawn: list[Any]) -> None:
     path = written(tmp_path, [1, 2, 3])
     whatif_plot.plot([replay_file(path, with_curve=True)], tmp_path / "out.png")
     above, below = drawn[0].axes

@@ -82,7 +82,7 @@ LookUp = Callable[[SafetyContext, Hold], Awaitable[bool]]
 
 LOOK_UP_TIMEOUT_S: Final = 1.0
 LOOK_UP_PAUSE_S: Final = 5.0
-"""How long after a venue did not answer it is asked about the same order again."""
+"""How long after a venue did not answer it is asked again."""
 
 
 class Admitter:
@@ -109,7 +109,7 @@ class Admitter:
         self.new_id = new_id
         self.venue = DEFAULT_VENUE
         self.look_ups: dict[str, LookUp] = {}
-        self._asked_s: dict[str, float] = {}
+        self._silent_s: dict[str, float] = {}
 
     async def open(self) -> SafetyContext:
         """Open the store and agree on the limits in force.
@@ -286,34 +286,44 @@ class Admitter:
         now_ms = to_ms(self.clock.now())
         ttl_ms = self.limits.reservation_ttl_ms
         due = context.store.peek(lambda book: settlement.lapsing(book, now_ms, ttl_ms))
-        names = [hold.client_order_id for hold in due if await self._nobody_knows(context, hold)]
+        names = [hold.client_order_id for hold in await self._forgotten(context, due)]
         if names:
             rows = {name: self.draft(EventType.ORDER_LAPSED, {}, order_id=name) for name in names}
             await context.store.transact(
                 lambda tx: settlement.lapse(tx, rows, now_ms=now_ms, ttl_ms=ttl_ms)
             )
 
-    async def _nobody_knows(self, context: SafetyContext, hold: Hold) -> bool:
-        """Whether an order may lapse: its venue is not known here, or does not know the order.
+    async def _forgotten(self, context: SafetyContext, due: Iterable[Hold]) -> list[Hold]:
+        """Those of the orders that their venue, where it is known here, does not know.
 
-        While the venue does not answer the hold stays, and is asked about again a moment later:
-        orders do not wait for a venue that is away more often than that.
+        An order waits for all of these questions together for at most `LOOK_UP_TIMEOUT_S`. While
+        a venue does not answer its holds stay, and it is asked again only a moment later.
         """
-        look_up = self.look_ups.get(hold.key.venue)
-        if look_up is None:
-            return True
-        name, now_s = hold.client_order_id, self.clock.monotonic()
-        if now_s - self._asked_s.get(name, -LOOK_UP_PAUSE_S) < LOOK_UP_PAUSE_S:
-            return False
-        self._asked_s[name] = now_s
         try:
             async with asyncio.timeout(LOOK_UP_TIMEOUT_S):
-                found = await look_up(context, hold)
-        except Exception as error:  # noqa: BLE001 - what is not known to have gone stays held
-            log.warning("order_not_looked_up", order_id=name, error=str(error) or repr(error))
+                return [hold for hold in due if not await self._may_be_known(context, hold)]
+        except TimeoutError:
+            log.warning("venue_silent", within_s=LOOK_UP_TIMEOUT_S)
+            return []
+
+    async def _may_be_known(self, context: SafetyContext, hold: Hold) -> bool:
+        venue = hold.key.venue
+        look_up = self.look_ups.get(venue)
+        if look_up is None:
             return False
-        del self._asked_s[name]
-        return not found
+        now_s = self.clock.monotonic()
+        if now_s - self._silent_s.get(venue, -LOOK_UP_PAUSE_S) < LOOK_UP_PAUSE_S:
+            return True
+        # Until it has answered.
+        self._silent_s[venue] = now_s
+        try:
+            found = await look_up(context, hold)
+        except Exception as error:  # noqa: BLE001 - what is not known to have gone stays held
+            told = str(error) or repr(error)
+            log.warning("order_not_looked_up", order_id=hold.client_order_id, error=told)
+            return True
+        del self._silent_s[venue]
+        return found
 
 
 class _Prices:

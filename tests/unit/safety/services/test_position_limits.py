@@ -147,6 +147,25 @@ async def test_while_its_venue_does_not_answer_an_order_does_not_lapse(
         assert desk.exchange.calls["find"] == 2
 
 
+async def test_an_order_waits_once_for_a_silent_venue_however_many_have_lapsed(
+    tmp_path: Path,
+) -> None:
+    """An exit, too, comes this way: it may not wait for every hold in turn."""
+    async with opened(tmp_path) as desk:
+        for number in range(4):
+            await check(desk, amount=1, client_order_id=f"a{number}")
+        desk.clock.advance(60.001)
+        await desk.refresh()
+        desk.exchange.break_down("find", Fault.HANG)
+        async with asyncio.timeout(2):
+            assert await check(desk) is None
+            assert await check(desk) is None
+        assert desk.exchange.calls["find"] == 1
+        for number in range(4):
+            assert (await desk.hold(f"a{number}")).state is HoldState.HELD
+        desk.exchange.break_down("find", None)
+
+
 async def test_a_venue_that_is_not_known_here_is_not_asked(tmp_path: Path) -> None:
     async with opened(tmp_path) as desk:
         await check(desk, amount=60, client_order_id="a", venue="elsewhere")
