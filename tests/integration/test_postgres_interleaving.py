@@ -86,7 +86,7 @@ class Desk:
         self, ask: Callable[[], Awaitable[Any]], act: Callable[[], None], *, straight: bool
     ) -> Any:
         """Ask for an order, and act while its transaction waits for the lock."""
-        self.store._alone = straight
+        self.store._writing.alone = straight
         with raw(self.url) as other:
             other.execute(ORDER)
             asking = asyncio.ensure_future(ask())
@@ -189,7 +189,7 @@ async def test_a_refusal_that_is_decided_twice_is_counted_once(at: Desk) -> None
     """Somebody writes between every look and its commit: each order is decided again."""
     asked = 30
     large = {**ENTRY, "amount": "1000"}
-    decide = at.store._decide_under_lock
+    decide = at.store._orders._under_lock
     again = 0
 
     def counted(*given: Any) -> Any:
@@ -197,11 +197,11 @@ async def test_a_refusal_that_is_decided_twice_is_counted_once(at: Desk) -> None
         again += 1
         return decide(*given)
 
-    at.store._decide_under_lock = counted  # type: ignore[method-assign]
+    at.store._orders._under_lock = counted  # type: ignore[method-assign]
     with raw(at.url) as other:
         for _ in range(asked):
             other.execute("UPDATE head SET version = version + 1")
-            at.store._alone = True
+            at.store._writing.alone = True
             refused = await at.limits.check_order_allowed(large)
             assert refused.reason_code == "POSITION_SIZE", refused
     assert again == asked

@@ -22,7 +22,7 @@ from program import SOAK
 from tinywindow.safety.domain.book import DecisionIds
 from tinywindow.safety.errors import LedgerBusy, StoreUnavailable
 from tinywindow.safety.ports import Tx
-from tinywindow.safety.stores import postgres as module
+from tinywindow.safety.stores.pg import orders as module
 from tinywindow.safety.stores.pg.link import BoundedConnection
 from tinywindow.safety.stores.pg.sessions import ORDER
 from tinywindow.safety.stores.postgres import PostgresStore
@@ -46,7 +46,7 @@ class Cut:
     def __init__(self, store: PostgresStore, at: int, *, after: bool) -> None:
         self.waits = 0
         self.happened = False
-        connection = store._writing.get()
+        connection = store._writing.link.get()
         whole = connection.wait
 
         def wait(gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
@@ -67,12 +67,12 @@ class Cut:
 
 
 async def straight(store: PostgresStore, name: str) -> str:
-    assert store._alone
+    assert store._writing.alone
     return await decide(store, name)
 
 
 async def under_lock(store: PostgresStore, name: str) -> str:
-    store._alone = False
+    store._writing.alone = False
     return await decide(store, name)
 
 
@@ -247,7 +247,7 @@ async def test_nobody_can_say_while_the_server_is_away() -> None:
         url = server.url(server.new_database())
         store = await PostgresStore.open(url, require_durable=False)
         assert await told(store, "a")
-        connection = store._writing.get()
+        connection = store._writing.link.get()
         whole = connection.wait
 
         def wait(gen: Any, *rest: Any) -> Any:
@@ -268,9 +268,9 @@ async def test_nobody_can_say_while_the_server_is_away() -> None:
 async def test_a_hung_server_is_given_up_within_its_bound(
     store: PostgresStore, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ORDER_ANSWER_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(module, "ANSWER_TIMEOUT_S", 0.3)
     assert await told(store, "a")
-    pid = store._writing.get().info.backend_pid
+    pid = store._writing.link.get().info.backend_pid
     os.kill(pid, signal.SIGSTOP)
     began = time.monotonic()
     try:
@@ -301,7 +301,7 @@ async def test_a_quarter_of_a_second_bounds_every_wait_of_an_order_at_the_server
     await script(store, "b")
     await stop(store, "c")
     # The writer's thread is idle, so its session may be asked here.
-    connection = store._writing.get()
+    connection = store._writing.link.get()
     idle = _bounds_ms(connection)
     connection.execute(ORDER)
     in_order = _bounds_ms(connection)
@@ -318,7 +318,7 @@ async def test_an_order_waits_for_the_lock_within_its_bound(
     with raw(postgres_url) as other:
         other.execute(ORDER)
         for alone in (True, False):
-            store._alone = alone
+            store._writing.alone = alone
             began = time.monotonic()
             with pytest.raises(LedgerBusy):
                 await decide(store, "b")
@@ -334,7 +334,7 @@ async def test_who_stops_in_the_middle_of_an_order_holds_up_the_others_for_a_mom
     store: PostgresStore, postgres_url: str
 ) -> None:
     other = await PostgresStore.open(postgres_url, require_durable=False)
-    connection = other._writing.get()
+    connection = other._writing.link.get()
     connection.execute(ORDER)
     # And here its process is frozen. The server ends its session by itself.
     began = time.monotonic()
@@ -363,16 +363,16 @@ async def test_a_lost_session_can_commit_nothing_any_more(postgres_url: str) -> 
     """It is ended, and seen to be gone, before anybody says that nothing was written."""
     store = await PostgresStore.open(postgres_url, require_durable=False)
     assert await told(store, "a")
-    before = store._writing.get()
+    before = store._writing.link.get()
     pid = before.info.backend_pid
 
     def still_there(_: BoundedConnection) -> bool:
         return bool(query(postgres_url, "SELECT 1 FROM pg_stat_activity WHERE pid = %s", pid))
 
     # Not closed by us: as if only our side of the network were gone.
-    store._writing._connection = None
+    store._writing.link._connection = None
     assert still_there(before)
-    assert store._writing.after_loss(still_there) is False
+    assert store._writing.link.after_loss(still_there) is False
     before.close()
     await store.close()
 

@@ -39,7 +39,7 @@ async def test_an_order_costs_a_few_bare_statements(durable_url: str) -> None:
         begun = time.perf_counter()
         assert await decide(store, f"s{turn}") == f"s{turn}"
         straight = time.perf_counter()
-        store._alone = False
+        store._writing.alone = False
         assert await decide(store, f"l{turn}") == f"l{turn}"
         locked = time.perf_counter()
         update()

@@ -117,7 +117,7 @@ async def test_a_stop_that_commits_while_an_order_waits_for_the_lock_is_seen(
 ) -> None:
     """The trap of a single statement: it waits for the lock with the snapshot from before."""
     assert await decide(store, "a") == "a"
-    store._alone = alone
+    store._writing.alone = alone
     with raw(postgres_url) as other:
         other.execute(ORDER)
         asking = asyncio.ensure_future(decide(store, "b"))
@@ -139,7 +139,7 @@ async def test_a_stop_that_commits_while_an_order_waits_for_the_lock_is_seen(
 async def test_a_stop_waits_for_an_order_that_is_being_decided(postgres_url: str) -> None:
     one = await PostgresStore.open(postgres_url, require_durable=False)
     other = await PostgresStore.open(postgres_url, require_durable=False)
-    one._alone = False
+    one._writing.alone = False
     began = asyncio.Event()
     loop = asyncio.get_running_loop()
 

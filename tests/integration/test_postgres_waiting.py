@@ -85,7 +85,7 @@ async def test_whoever_waits_in_vain_keeps_what_it_knows(
     """Processes that read the whole history after every wait in vain wait ever longer."""
     await decide(store, "d1")
     book = book_of(store)
-    store._alone = straight
+    store._writing.alone = straight
     with raw(postgres_url) as other:
         other.execute(ORDER)
         with pytest.raises(LedgerBusy):
@@ -168,7 +168,7 @@ async def test_what_is_no_order_waits_longer_than_an_order_may_last(
 async def test_the_order_s_own_bounds_hold_again_afterwards(store: PostgresStore) -> None:
     await store.transact(lambda tx: tx.put_document("a", "1"), stop=True)
     names = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
-    connection = store._writing.get()
+    connection = store._writing.link.get()
     shown = {name: connection.execute(f"SHOW {name}").fetchone() for name in names}  # type: ignore[arg-type]
     assert shown == {
         "lock_timeout": ("240ms",),
@@ -180,7 +180,7 @@ async def test_the_order_s_own_bounds_hold_again_afterwards(store: PostgresStore
 async def test_a_decision_leaves_a_row_and_no_mark(store: PostgresStore, postgres_url: str) -> None:
     """Under the lock too: its audit row says that it stands, after a lost answer."""
     await decide(store, "d1")
-    store._alone = False
+    store._writing.alone = False
     await decide(store, "d2")
     with raw(postgres_url) as looking:
         assert looking.execute("SELECT count(*) FROM writer_marks").fetchone() == (0,)

@@ -3,7 +3,7 @@
 Every writer takes a turn, which the server hands out in order, and then locks the head row; a
 stop takes the same lock, and goes first among its own process's jobs. An order is decided from
 the cached book and committed by compare-and-set: where the book moved on meanwhile, it is
-decided again under the lock, so that nobody starves.
+decided again under the lock, so that nobody starves. Orders that wait together share a commit.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from collections.abc import Callable
 from typing import Any, Final, LiteralString, TypeVar
 
 import psycopg
-from psycopg.pq import TransactionStatus
 
-from tinywindow.safety.domain.book import Book, Changes, DecisionIds, DecisionView, Draft
+from tinywindow.safety.domain.book import Book, DecisionIds, DecisionView, Draft
 from tinywindow.safety.domain.records import Head
 from tinywindow.safety.errors import (
     ConfigurationError,
@@ -25,22 +24,19 @@ from tinywindow.safety.errors import (
     StoreUnavailable,
 )
 from tinywindow.safety.ports import Tx
-from tinywindow.safety.stores.pg import decision
-from tinywindow.safety.stores.pg.books import Begun, Books, Known, begin, ids_of
-from tinywindow.safety.stores.pg.commits import FORGET_OLD_MARKS, Commits, by_row
-from tinywindow.safety.stores.pg.decision import OneCall, Written
+from tinywindow.safety.stores.pg.books import Begun, Books, begin
+from tinywindow.safety.stores.pg.commits import FORGET_OLD_MARKS
+from tinywindow.safety.stores.pg.decision import Written
 from tinywindow.safety.stores.pg.engine import PostgresEngine
 from tinywindow.safety.stores.pg.link import (
-    BoundedConnection,
     Link,
     fault_of,
     hung_up,
     lost,
-    undecided,
 )
+from tinywindow.safety.stores.pg.orders import AskedOrder, Orders
 from tinywindow.safety.stores.pg.sessions import (
     HEAD,
-    ORDER,
     READER,
     READING,
     SCRIPT,
@@ -48,10 +44,11 @@ from tinywindow.safety.stores.pg.sessions import (
     WRITER,
 )
 from tinywindow.safety.stores.pg.watch import HeadWatch
+from tinywindow.safety.stores.pg.writing import Writing, roll_back
 from tinywindow.safety.stores.schema import SCHEMA_REVISION
 from tinywindow.safety.stores.sql.engine import Engine
 from tinywindow.safety.stores.sql.part import head_of
-from tinywindow.safety.stores.sql.tx import SqlTx, commit_draft
+from tinywindow.safety.stores.sql.tx import SqlTx
 from tinywindow.safety.stores.ticket import NoTurn
 from tinywindow.safety.stores.worker import Worker
 
@@ -70,9 +67,8 @@ SCRIPT_TIMEOUT_S: Final = 5.0
 """How long what is no order waits for its turn."""
 CLOSE_TIMEOUT_S: Final = 5.0
 """How long closing waits for the job that runs; its thread ends by itself afterwards."""
-ORDER_ANSWER_TIMEOUT_S: Final = 1.0
-"""How long an order waits for an answer before its connection counts as lost."""
 SCRIPT_ANSWER_TIMEOUT_S: Final = 3.0
+"""How long a transaction waits for an answer before its connection counts as lost."""
 STOP_ANSWER_TIMEOUT_S: Final = 7.0
 READ_ANSWER_TIMEOUT_S: Final = 10.0
 
@@ -88,51 +84,22 @@ class PostgresStore:
         def link(purpose: str, settings: LiteralString) -> Link:
             return Link(url, purpose, settings=settings, require_durable=require_durable)
 
-        self._writing = link("writer", WRITER)
+        writer = link("writer", WRITER)
         self._reading = link("reader", READER)
         self._reading.answer_timeout_s = READ_ANSWER_TIMEOUT_S
         try:
-            head = self._checked()
+            head = _checked(writer)
         except BaseException:  # no connection is left behind, whatever broke
-            self._writing.drop()
+            writer.drop()
             raise
         self._books = Books()
-        self._commits = Commits(self._writing, self._books)
         self._watch = HeadWatch(link("watch", READER), head)
-        # Whether nobody else seems to write: then a decision goes straight to its commit.
-        self._alone = True
+        self._writing = Writing(writer, self._books, self._watch)
+        self._orders = Orders(self._writing)
         self._filling: asyncio.Task[None] | None = None
         self._closed = False
-        self._writes = Worker("tinywindow-writer", turn=NoTurn(), on_stop=self._close_writer)
+        self._writes = Worker("tinywindow-writer", turn=NoTurn(), on_stop=self._writing.close)
         self._reads = Worker("tinywindow-reader", turn=NoTurn(), on_stop=self._reading.drop)
-
-    def _checked(self) -> Head:
-        """Make sure that the database is at our revision, and read its head."""
-        connection = self._writing.get()
-        try:
-            row = connection.execute(_REVISION).fetchone()
-            found = None if row is None else row[0]
-        except psycopg.errors.UndefinedTable:
-            found = None
-        except psycopg.Error as error:
-            raise fault_of(error) from error
-        if found != SCHEMA_REVISION:
-            has = "no schema" if found is None else f"schema revision {found}"
-            raise StoreUnavailable(
-                f"the database has {has}, and revision {SCHEMA_REVISION} is needed: run "
-                "`tinywindow db upgrade` as the owner of its tables, or a newer TinyWindow where "
-                "the revision is newer"
-            )
-        try:
-            connection.execute(FORGET_OLD_MARKS)
-            # One statement, since a process that starts on a busy machine may be silent for longer
-            # than a writer's transaction may.
-            row = connection.execute(HEAD).fetchone()
-        except psycopg.Error as error:
-            raise fault_of(error) from error
-        if row is None:
-            raise StoreUnavailable("the database has no head row")
-        return head_of(row)
 
     @classmethod
     async def open(cls, url: str, *, require_durable: bool = True) -> PostgresStore:
@@ -153,9 +120,8 @@ class PostgresStore:
             LedgerBusy: no turn came in time, or the book is still being read; nothing was decided.
         """
         await self._filled(FILL_WAIT_S)
-        return await self._writes.run(
-            lambda: self._job(lambda: self._decide(ids, propose), ORDER_ANSWER_TIMEOUT_S),
-            timeout_s=DECISION_TIMEOUT_S,
+        return await self._writes.share(
+            AskedOrder(ids, propose), self._orders.decide, timeout_s=DECISION_TIMEOUT_S
         )
 
     async def transact(self, script: Callable[[Tx], T], *, stop: bool = False) -> T:
@@ -163,12 +129,7 @@ class PostgresStore:
         with contextlib.suppress(SafetyError):  # then the transaction reads the book by itself
             await self._filled(FILL_WAIT_S if stop else SCRIPT_FILL_WAIT_S)
         return await self._writes.run(
-            lambda: self._job(
-                lambda: self._transact(script, STOP if stop else SCRIPT),
-                STOP_ANSWER_TIMEOUT_S if stop else SCRIPT_ANSWER_TIMEOUT_S,
-            ),
-            timeout_s=SCRIPT_TIMEOUT_S,
-            first=stop,
+            lambda: self._transact(script, stop=stop), timeout_s=SCRIPT_TIMEOUT_S, first=stop
         )
 
     async def read(self, script: Callable[[Tx], T]) -> T:
@@ -223,124 +184,17 @@ class PostgresStore:
         if self._filling is not None:
             await asyncio.wait({self._filling}, timeout=CLOSE_TIMEOUT_S)
 
-    def _close_writer(self) -> None:
-        self._commits.forget()
-        self._writing.drop()
-
-    def _job(self, work: Callable[[], T], answer_timeout_s: float) -> T:
-        """Run a job on the writer's connection, and turn the driver's faults into ours."""
-        self._writing.answer_timeout_s = answer_timeout_s
-        connection = self._writing.current
-        if connection is not None and hung_up(connection):
-            # The server was restarted meanwhile: nothing is under way, and a new one will do.
-            self._books.forget_writers()
-            self._writing.drop()
-        elif connection is not None:
-            connection.answer_timeout_s = answer_timeout_s
-        try:
-            return work()
-        except psycopg.errors.LockNotAvailable as error:
-            # Its turn did not come: nothing was read or written, and the book is as good as before.
-            raise fault_of(error) from error
-        except psycopg.Error as error:
-            self._books.forget_writers()
-            if lost(error, self._writing.current):
-                self._writing.drop()
-            raise fault_of(error) from error
-        except BaseException:  # what is known of the book is doubtful, whatever broke
-            self._books.forget_writers()
-            raise
-
-    def _decide(self, ids: DecisionIds, propose: Callable[[DecisionView], Draft[T]]) -> T:
-        book = self._books.writers
-        if self._alone and book is not None:
-            known = book.holds.get(ids.client_order_id)
-            draft = propose(DecisionView(book, known, decision_spent=False))
-            if self._straight(book, ids, draft, known=known is not None):
-                return draft.result
-
-        return self._decide_under_lock(ids, propose)
-
-    def _decide_under_lock(
-        self, ids: DecisionIds, propose: Callable[[DecisionView], Draft[T]]
-    ) -> T:
-        """Decide again where nobody else can write: nobody loses this race for ever."""
-
-        def script(tx: SqlTx, found: Known) -> tuple[T, Written]:
-            draft = propose(DecisionView(tx.book(), found.hold, found.spent))
-            known = found.hold is not None
-            if found.attempted or not decision.fits(ids, draft, known=known):
-                commit_draft(tx, draft, known=known)
-                return draft.result, tx.finish()
-            # What the decision's id stands for was seen under the lock.
-            seen = DecisionIds(ids.client_order_id)
-            params = decision.parameters(tx.book().head, seen, draft, known=known)
-            return draft.result, OneCall(draft, params)
-
-        return self._transaction(ORDER, ids_of(ids), script)
-
-    def _straight(self, book: Book, ids: DecisionIds, draft: Draft[Any], *, known: bool) -> bool:
-        """Commit what was decided from the cached book, if it is still the newest.
-
-        False when it is not, or when the draft needs more than one call: nothing was written.
-        """
-        writes = draft.hold is not None or bool(draft.audit)
-        if not decision.fits(ids, draft, known=known) or (writes and not draft.audit):
-            # Without a row there would be nothing to look for after a lost answer.
-            return False
-        params = decision.parameters(book.head, ids, draft, known=known)
-        connection = self._writing.get()
-        try:
-            answer = connection.execute(decision.DECIDE, params).fetchone()
-        except psycopg.Error as error:
-            if error.sqlstate == decision.ATTEMPTED_STATE:
-                return False
-            if not writes or not lost(error, connection) or not undecided(error):
-                raise
-            self._commits.told_after_loss(error, by_row(draft.audit[0].id))
-            return True
-        if answer is None or answer[0] != "DONE":
-            self._alone = answer is None or answer[0] != "MOVED"
-            return False
-        self._committed(book, decision.taken_on(book.head, draft, answer))
-        return True
-
-    def _transact(self, script: Callable[[Tx], T], beginning: LiteralString) -> T:
+    def _transact(self, script: Callable[[Tx], T], *, stop: bool) -> T:
         def run(tx: SqlTx, _: None) -> tuple[T, Written]:
             result = script(tx)
             return result, tx.finish()
 
-        return self._transaction(beginning, _nothing, run)
-
-    def _transaction(
-        self,
-        beginning: LiteralString,
-        look: Callable[[Engine], E],
-        script: Callable[[SqlTx, E], tuple[T, Written]],
-    ) -> T:
-        """Run a script under the head's lock and commit it."""
-        connection = self._writing.get()
-        try:
-            begun = begin(connection, beginning, self._books.writers, look)
-            # Whoever finds the book as it was has nobody beside it, and may go straight again.
-            self._alone = not begun.moved
-            self._books.written(begun.book, begun.changes)
-            self._watch.saw(begun.book.head)
-            tx = SqlTx(PostgresEngine(connection), begun.book)
-            result, written = script(tx, begun.found)
-            changes = self._commits.commit(connection, begun.book.head, written)
-        except BaseException:  # all or nothing, whatever broke
-            _roll_back(connection, self._writing)
-            raise
-        if changes is not None:
-            self._committed(begun.book, changes)
-        return result
-
-    def _committed(self, book: Book, changes: Changes) -> None:
-        # After a lost answer the books were forgotten, and this one is let go.
-        if self._books.writers is book:
-            self._books.written(book, changes)
-        self._watch.saw(changes.head)
+        beginning, answer_timeout_s = (
+            (STOP, STOP_ANSWER_TIMEOUT_S) if stop else (SCRIPT, SCRIPT_ANSWER_TIMEOUT_S)
+        )
+        return self._writing.job(
+            lambda: self._writing.transaction(beginning, _nothing, run), answer_timeout_s
+        )
 
     def _read(self, script: Callable[[Tx], T]) -> T:
         def run(begun: Begun[None]) -> T:
@@ -362,7 +216,7 @@ class PostgresStore:
                 result = work(begin(connection, READING, cached, _nothing))
                 connection.execute("COMMIT")
             except BaseException:  # all or nothing, whatever broke
-                _roll_back(connection, self._reading)
+                roll_back(connection, self._reading)
                 raise
         except ConfigurationError as error:
             # It was a fit place when this process started: no reason to end it now.
@@ -378,6 +232,35 @@ class PostgresStore:
         return result
 
 
+def _checked(writer: Link) -> Head:
+    """Make sure that the database is at our revision, and read its head."""
+    connection = writer.get()
+    try:
+        row = connection.execute(_REVISION).fetchone()
+        found = None if row is None else row[0]
+    except psycopg.errors.UndefinedTable:
+        found = None
+    except psycopg.Error as error:
+        raise fault_of(error) from error
+    if found != SCHEMA_REVISION:
+        has = "no schema" if found is None else f"schema revision {found}"
+        raise StoreUnavailable(
+            f"the database has {has}, and revision {SCHEMA_REVISION} is needed: run "
+            "`tinywindow db upgrade` as the owner of its tables, or a newer TinyWindow where "
+            "the revision is newer"
+        )
+    try:
+        connection.execute(FORGET_OLD_MARKS)
+        # One statement, since a process that starts on a busy machine may be silent for longer
+        # than a writer's transaction may.
+        row = connection.execute(HEAD).fetchone()
+    except psycopg.Error as error:
+        raise fault_of(error) from error
+    if row is None:
+        raise StoreUnavailable("the database has no head row")
+    return head_of(row)
+
+
 def _nothing(_: Engine) -> Any:  # noqa: ANN401 - there is nothing to look for
     return None
 
@@ -386,12 +269,3 @@ def _heard(filling: asyncio.Task[None]) -> None:
     """Take note of how it ended, for whoever waits no longer; the next one asks anew."""
     if not filling.cancelled():
         filling.exception()
-
-
-def _roll_back(connection: BoundedConnection, link: Link) -> None:
-    """End the transaction at hand; a connection on which that fails is given up."""
-    try:
-        if connection.info.transaction_status is not TransactionStatus.IDLE:
-            connection.execute("ROLLBACK")
-    except psycopg.Error:
-        link.drop()

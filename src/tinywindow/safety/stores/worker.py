@@ -3,7 +3,7 @@
 A job may be given up only while it waits. Once it has begun it runs to its end, so that nobody
 is ever told "busy" about a transaction that commits a moment later. The thread first waits for
 its turn and then picks the job, so that a stop never stands in line behind an order of its own
-process.
+process. Jobs of one kind that wait in line together may be done together.
 """
 
 from __future__ import annotations
@@ -12,55 +12,56 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, Generic, TypeVar
 
 from tinywindow.safety.errors import InvariantBroken, LedgerBusy, StoreUnavailable
 from tinywindow.safety.stores.ticket import Turn
 
-__all__ = ["InlineWorker", "Job", "Runner", "Worker"]
+__all__ = ["InlineWorker", "Job", "Runner", "Together", "Worker"]
 
 T = TypeVar("T")
+P = TypeVar("P")
 
 QUEUE_MAX: Final = 4096
 """Jobs that may wait; one more is answered busy. Stops are not counted."""
+TOGETHER_MAX: Final = 16
+"""Jobs that are done together at most: a stop that comes meanwhile waits for all of them."""
+
+Together = Callable[[Sequence[P]], Iterator[Callable[[], T]]]
+"""Does several parts in their order, and gives each one's outcome as it is known: a result, or a
+fault raised. A fault of its own, outside of any outcome, is that of all parts that had none yet."""
 
 
-class Job(Generic[T]):
+class Job(Generic[P, T]):
     """One piece of work, whether it may still be given up, and what came of it."""
 
-    def __init__(self, work: Callable[[], T], notify: Callable[[], None]) -> None:
-        self._work = work
+    def __init__(self, part: P, together: Together[P, T], notify: Callable[[], None]) -> None:
+        self.part = part
+        self.together = together
         self._notify = notify
         self._lock = threading.Lock()
         self._taken = False
         self._result: list[T] = []
         self._fault: BaseException | None = None
 
-    def _take(self) -> bool:
-        """Be the one who decides about the job; False when somebody did already."""
+    def take(self) -> bool:
+        """Begin the work, or give it up; False when somebody did already."""
         with self._lock:
             taken, self._taken = self._taken, True
         return not taken
 
-    def run(self) -> bool:
-        """Do the work and keep its result or its fault; False when it was given up before."""
-        if not self._take():
-            return False
+    def settle(self, outcome: Callable[[], T]) -> None:
+        """Keep the result, or the fault, of work that was begun, and wake up who waits for it."""
         try:
-            self._result.append(self._work())
+            self._result.append(outcome())
         except BaseException as fault:  # noqa: BLE001 - a fault is handed on whole, never dropped
             self._fault = fault
         self._notify()
-        return True
-
-    def give_up(self) -> bool:
-        """Give the work up; False when it has begun, and its result must be waited for."""
-        return self._take()
 
     def refuse(self, fault: BaseException) -> bool:
         """Give the work up with a fault for whoever waits; False when it has begun."""
-        if not self._take():
+        if not self.take():
             return False
         self._fault = fault
         self._notify()
@@ -75,6 +76,9 @@ class Job(Generic[T]):
         return self._result[0]
 
 
+_AnyJob = Job[Any, Any]
+
+
 class Runner:
     """Where jobs run: a thread of their own, or at once in a simulated world."""
 
@@ -85,6 +89,10 @@ class Runner:
             LedgerBusy: no turn came within `timeout_s`; the work did not and will not run.
             StoreUnavailable: the store is closed, or there can be no turn.
         """
+        raise NotImplementedError
+
+    async def share(self, part: P, together: Together[P, T], *, timeout_s: float) -> T:
+        """Do `part`, together with those in line for the same `together`; raises as `run` does."""
         raise NotImplementedError
 
     def stop(self) -> None:
@@ -117,6 +125,15 @@ class InlineWorker(Runner):
         finally:
             self._turn.give_back()
 
+    async def share(self, part: P, together: Together[P, T], *, timeout_s: float) -> T:
+        """Do `part` here and now, by itself."""
+
+        def alone() -> T:
+            (outcome,) = together((part,))
+            return outcome()
+
+        return await self.run(alone, timeout_s=timeout_s)
+
     def stop(self) -> None:
         """Refuse what comes from now on."""
         self._stopped = True
@@ -130,8 +147,8 @@ class Worker(Runner):
 
     def __init__(self, name: str, *, turn: Turn, on_stop: Callable[[], None]) -> None:
         self._turn = turn
-        self._stops: deque[Job[object]] = deque()
-        self._others: deque[Job[object]] = deque()
+        self._stops: deque[_AnyJob] = deque()
+        self._others: deque[_AnyJob] = deque()
         self._ready = threading.Condition()
         self._stopped = False
         self._over = False
@@ -163,24 +180,29 @@ class Worker(Runner):
         try:
             self._turn.take()
         except OSError as error:
-            job = self._next()
-            if job is not None:
+            for job in self._next():
                 job.refuse(_no_turn(error))
             return
         try:
-            job = self._next()
-            while job is not None and not job.run():
-                job = self._next()
+            jobs = self._next()
+            while jobs and not _done(jobs):
+                jobs = self._next()
         finally:
             self._turn.give_back()
 
-    def _next(self) -> Job[object] | None:
+    def _next(self) -> tuple[_AnyJob, ...]:
+        """The next job, with those behind it that can be done together with it."""
         with self._ready:
             if self._stops:
-                return self._stops.popleft()
-            return self._others.popleft() if self._others else None
+                return (self._stops.popleft(),)
+            if not self._others:
+                return ()
+            jobs = [self._others.popleft()]
+            while self._others and len(jobs) < TOGETHER_MAX and _alike(jobs[0], self._others[0]):
+                jobs.append(self._others.popleft())
+            return tuple(jobs)
 
-    def _submit(self, job: Job[object], *, first: bool) -> None:
+    def _submit(self, job: _AnyJob, *, first: bool) -> None:
         with self._ready:
             if self._stopped:
                 raise StoreUnavailable("the store is closed")
@@ -194,22 +216,30 @@ class Worker(Runner):
 
     async def run(self, work: Callable[[], T], *, timeout_s: float, first: bool = False) -> T:
         """Run `work` on the thread and give its result."""
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        job = Job(work, _notifier(loop, waiter))
+        return await self._answered(work, _apart, timeout_s, first=first)
+
+    async def share(self, part: P, together: Together[P, T], *, timeout_s: float) -> T:
+        """Do `part` on the thread, together with those that wait in line right behind it."""
+        return await self._answered(part, together, timeout_s, first=False)
+
+    async def _answered(
+        self, part: P, together: Together[P, T], timeout_s: float, *, first: bool
+    ) -> T:
+        waiter, notify = _waiter()
+        job = Job(part, together, notify)
 
         def expire() -> None:
             if not waiter.done():
                 job.refuse(LedgerBusy(f"no turn at the store came within {timeout_s} s"))
 
-        self._submit(job, first=first)  # type: ignore[arg-type]
-        timer = loop.call_later(timeout_s, expire)
+        self._submit(job, first=first)
+        timer = asyncio.get_running_loop().call_later(timeout_s, expire)
         try:
             await waiter
         except asyncio.CancelledError:
             # Nobody waits for it any more; a stop is carried out all the same.
             if not first:
-                job.give_up()
+                job.take()
             raise
         finally:
             timer.cancel()
@@ -228,16 +258,53 @@ class Worker(Runner):
 
     async def ended(self, *, timeout_s: float) -> None:
         """Wait until the thread has let go of everything, at most `timeout_s` seconds."""
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
+        waiter, notify = _waiter()
         with self._ready:
             if self._over:
                 return
-            self._watchers.append(_notifier(loop, waiter))
+            self._watchers.append(notify)
         await asyncio.wait({waiter}, timeout=timeout_s)
 
 
-def _notifier(loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[None]) -> Callable[[], None]:
+def _apart(works: Sequence[Callable[[], T]]) -> Iterator[Callable[[], T]]:
+    """The way of jobs of which each has its turn by itself."""
+    yield from works
+
+
+def _alike(first: _AnyJob, other: _AnyJob) -> bool:
+    """Whether two jobs can be done together."""
+    return first.together != _apart and first.together == other.together
+
+
+def _done(jobs: Sequence[_AnyJob]) -> bool:
+    """Do what was not given up before; False when all of it was."""
+    begun = [job for job in jobs if job.take()]
+    if not begun:
+        return False
+    waiting = deque(begun)
+    try:
+        for outcome in begun[0].together([job.part for job in begun]):
+            waiting.popleft().settle(outcome)
+        fault: BaseException = InvariantBroken("a job that was done with others has no outcome")
+    except BaseException as raised:  # noqa: BLE001 - a fault is handed on whole, never dropped
+        fault = raised
+    for job in waiting:
+        job.settle(_raising(fault))
+    return True
+
+
+def _raising(fault: BaseException) -> Callable[[], object]:
+    def outcome() -> object:
+        raise fault
+
+    return outcome
+
+
+def _waiter() -> tuple[asyncio.Future[None], Callable[[], None]]:
+    """What to wait for in the running loop, and what ends the wait from any thread."""
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+
     def settle() -> None:
         if not waiter.done():
             waiter.set_result(None)
@@ -247,7 +314,7 @@ def _notifier(loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[None]) -> 
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle)
 
-    return notify
+    return waiter, notify
 
 
 def _no_turn(error: OSError) -> StoreUnavailable:

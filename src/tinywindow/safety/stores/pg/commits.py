@@ -48,11 +48,15 @@ class Commits:
         """Commit with something by which it can be told later whether it stands.
 
         That is the audit row of a decision, and for anything else this writer's mark. None when
-        it stands, but its answer was lost; then the book is forgotten.
+        it stands, but its answer was lost; then the book is forgotten. None, too, where nothing
+        was written.
 
         Raises:
             StoreUnavailable: the answer was lost, and it does not stand, or nobody can say.
         """
+        if written is None:
+            connection.execute("COMMIT")
+            return None
         one = written if isinstance(written, OneCall) else None
         text: LiteralString = "COMMIT"
         if one is not None and one.draft.audit:

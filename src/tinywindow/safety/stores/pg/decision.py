@@ -14,7 +14,16 @@ from tinywindow.safety.stores import schema
 from tinywindow.safety.stores.sql.ledger import order_row
 from tinywindow.safety.stores.sql.part import INTEGER_MAX
 
-__all__ = ["ATTEMPTED_STATE", "DECIDE", "OneCall", "Written", "fits", "parameters", "taken_on"]
+__all__ = [
+    "ATTEMPTED_STATE",
+    "DECIDE",
+    "OneCall",
+    "Written",
+    "fits",
+    "parameters",
+    "taken_on",
+    "writes",
+]
 
 DECIDE: Final[LiteralString] = (
     "SELECT status, seq, digest, slot FROM tinywindow_decide("
@@ -39,8 +48,13 @@ class OneCall:
     parameters: tuple[Any, ...]
 
 
-Written = OneCall | Changes
-"""What a transaction has left to write at its commit, or what it has written."""
+Written = OneCall | Changes | None
+"""What a transaction has left to write at its commit, or what it has written; None for nothing."""
+
+
+def writes(draft: Draft[Any]) -> bool:
+    """Whether a draft that one call can commit leaves anything behind."""
+    return draft.hold is not None or bool(draft.audit)
 
 
 def fits(ids: DecisionIds, draft: Draft[Any], *, known: bool) -> bool:

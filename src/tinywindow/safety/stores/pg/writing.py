@@ -1,0 +1,105 @@
+"""The writer's side of the store: its connection, its book, and its transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import LiteralString, TypeVar
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from tinywindow.safety.domain.book import Book, Changes
+from tinywindow.safety.stores.pg.books import Books, begin
+from tinywindow.safety.stores.pg.commits import Commits
+from tinywindow.safety.stores.pg.decision import Written
+from tinywindow.safety.stores.pg.engine import PostgresEngine
+from tinywindow.safety.stores.pg.link import BoundedConnection, Link, fault_of, hung_up, lost
+from tinywindow.safety.stores.pg.watch import HeadWatch
+from tinywindow.safety.stores.sql.engine import Engine
+from tinywindow.safety.stores.sql.tx import SqlTx
+
+__all__ = ["Writing", "roll_back"]
+
+T = TypeVar("T")
+E = TypeVar("E")
+
+
+class Writing:
+    """What every write takes its way through; only the writer's thread calls it."""
+
+    def __init__(self, link: Link, books: Books, watch: HeadWatch) -> None:
+        self.link = link
+        self.books = books
+        self.commits = Commits(link, books)
+        self._watch = watch
+        self.alone = True
+        """Whether nobody else seems to write: then a decision goes straight to its commit."""
+
+    def job(self, work: Callable[[], T], answer_timeout_s: float) -> T:
+        """Run a job on the writer's connection, and turn the driver's faults into ours."""
+        self.link.answer_timeout_s = answer_timeout_s
+        connection = self.link.current
+        if connection is not None and hung_up(connection):
+            # The server was restarted meanwhile: nothing is under way, and a new one will do.
+            self.books.forget_writers()
+            self.link.drop()
+        elif connection is not None:
+            connection.answer_timeout_s = answer_timeout_s
+        try:
+            return work()
+        except psycopg.errors.LockNotAvailable as error:
+            # Its turn did not come: nothing was read or written, and the book is as good as before.
+            raise fault_of(error) from error
+        except psycopg.Error as error:
+            self.books.forget_writers()
+            if lost(error, self.link.current):
+                self.link.drop()
+            raise fault_of(error) from error
+        except BaseException:  # what is known of the book is doubtful, whatever broke
+            self.books.forget_writers()
+            raise
+
+    def transaction(
+        self,
+        beginning: LiteralString,
+        look: Callable[[Engine], E],
+        script: Callable[[SqlTx, E], tuple[T, Written]],
+    ) -> T:
+        """Run a script under the head's lock and commit it."""
+        connection = self.link.get()
+        try:
+            begun = begin(connection, beginning, self.books.writers, look)
+            # Whoever finds the book as it was has nobody beside it, and may go straight again.
+            self.alone = not begun.moved
+            self.books.written(begun.book, begun.changes)
+            self._watch.saw(begun.book.head)
+            tx = SqlTx(PostgresEngine(connection), begun.book)
+            result, written = script(tx, begun.found)
+            changes = self.commits.commit(connection, begun.book.head, written)
+        except BaseException:  # all or nothing, whatever broke
+            roll_back(connection, self.link)
+            raise
+        if changes is not None:
+            self.committed(begun.book, changes)
+        return result
+
+    def committed(self, book: Book, changes: Changes) -> None:
+        """Take on what was committed."""
+        # After a lost answer the books were forgotten, and this one is let go.
+        if self.books.writers is book:
+            self.books.written(book, changes)
+        self._watch.saw(changes.head)
+
+    def close(self) -> None:
+        """Leave nothing of this writer behind."""
+        self.commits.forget()
+        self.link.drop()
+
+
+def roll_back(connection: BoundedConnection, link: Link) -> None:
+    """End the transaction at hand; a connection on which that fails is given up."""
+    try:
+        if connection.info.transaction_status is not TransactionStatus.IDLE:
+            connection.execute("ROLLBACK")
+    except psycopg.Error:
+        link.drop()

@@ -1,0 +1,361 @@
+"""Orders that wait together share a commit, and are decided as if each had come by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+from pg_drafts import REFUSED, decide, draft, hold, latch, row, stands, told, tripping
+from pg_writers import assert_chain, query, raw
+
+from tinywindow.safety.domain.audit import EventType
+from tinywindow.safety.domain.book import DecisionIds, DecisionView, Draft
+from tinywindow.safety.domain.records import HoldState
+from tinywindow.safety.errors import InvariantBroken, LedgerBusy
+from tinywindow.safety.stores.memory.store import MemoryStore
+from tinywindow.safety.stores.pg.sessions import ORDER
+from tinywindow.safety.stores.postgres import PostgresStore
+
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(120)]
+
+NAMES = ("a", "b", "c", "d")
+WAITING = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+COMMITS = "SELECT count(DISTINCT xmin::text) FROM audit_log WHERE order_id = ANY(%s)"
+
+Ask = Callable[[], Awaitable[Any]]
+
+
+@pytest.fixture
+async def store(postgres_url: str) -> AsyncIterator[PostgresStore]:
+    made = await PostgresStore.open(postgres_url, require_durable=False)
+    yield made
+    await made.close()
+
+
+@asynccontextmanager
+async def in_line(store: PostgresStore, url: str) -> AsyncIterator[None]:
+    """Whatever is asked for meanwhile waits behind one order, which waits for the lock."""
+    store._writing.alone = False
+    with raw(url) as other:
+        other.execute(ORDER)
+        first = asyncio.ensure_future(decide(store, "first"))
+        async with asyncio.timeout(0.2):  # the order itself waits for 0.24 s at most
+            while not query(url, WAITING):
+                await asyncio.sleep(0.001)
+        yield
+        # So that all have come to the line, in their order.
+        await asyncio.sleep(0)
+        other.execute("COMMIT")
+        assert await first in {"first", "known"}
+
+
+async def together(store: PostgresStore, url: str, *asks: Ask) -> list[Any]:
+    """The answers, or faults, to what waits in line together."""
+    async with in_line(store, url):
+        asking = [asyncio.ensure_future(ask()) for ask in asks]
+        await asyncio.sleep(0)
+    return await asyncio.gather(*asking, return_exceptions=True)
+
+
+def asking(store: PostgresStore, name: str) -> Ask:
+    return lambda: decide(store, name)
+
+
+def proposing(store: PostgresStore, ids: DecisionIds, propose: Any) -> Ask:
+    return lambda: store.decide(ids, propose)
+
+
+def commits(url: str, names: tuple[str, ...] = NAMES) -> int:
+    return int(query(url, COMMITS, list(names))[0][0])
+
+
+async def test_orders_that_wait_together_share_a_commit(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    answers = await together(store, postgres_url, *(asking(store, name) for name in NAMES))
+    assert answers == list(NAMES)
+    assert all(stands(postgres_url, name) for name in NAMES)
+    assert commits(postgres_url) == 1
+    in_order = query(postgres_url, "SELECT order_id FROM audit_log ORDER BY seq")
+    assert [name for (name,) in in_order] == ["first", *NAMES]
+    assert_chain(postgres_url)
+    # And the book is in step with the database: the next goes straight.
+    store._writing.alone = True
+    assert await decide(store, "e") == "e"
+    assert store._writing.alone
+
+
+async def test_each_sees_what_those_before_it_hold(store: PostgresStore, postgres_url: str) -> None:
+    seen: dict[str, tuple[int, int]] = {}
+
+    def ask(name: str) -> Ask:
+        def propose(view: DecisionView) -> Draft[str]:
+            seen[name] = len(view.book.holds), view.book.executions.velocity(7)
+            if len(view.book.holds) >= 3:
+                return Draft(REFUSED, audit=(row(name, EventType.ORDER_REJECTED_LIMITS),))
+            return draft(name)
+
+        return proposing(store, DecisionIds(name), propose)
+
+    answers = await together(store, postgres_url, *(ask(name) for name in NAMES))
+    # One is held by the order in front of them.
+    assert answers == ["a", "b", REFUSED, REFUSED]
+    assert seen == {"a": (1, 1), "b": (2, 2), "c": (3, 3), "d": (3, 3)}
+    assert commits(postgres_url) == 1
+    assert query(postgres_url, "SELECT count(*) FROM orders") == [(3,)]
+    assert_chain(postgres_url)
+
+
+async def test_a_stop_that_comes_while_they_wait_goes_first(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    async with in_line(store, postgres_url):
+        orders = [asyncio.ensure_future(decide(store, name)) for name in NAMES]
+        await asyncio.sleep(0)
+        stop = asyncio.ensure_future(store.transact(lambda tx: tx.add_latch(latch("k")), stop=True))
+        await asyncio.sleep(0)
+    assert await stop
+    assert await asyncio.gather(*orders) == [REFUSED] * len(NAMES)
+    assert query(postgres_url, "SELECT client_order_id FROM orders") == [("first",)]
+
+
+def _broken(_: DecisionView) -> Draft[str]:
+    raise ZeroDivisionError("a bug")
+
+
+def _above_its_cap(_: DecisionView) -> Draft[str]:
+    return replace(draft("b"), symbol_cap_micros=99)
+
+
+def _known_to_the_database(_: DecisionView) -> Draft[str]:
+    """A row whose id stands already: the database itself refuses it."""
+    return replace(draft("b"), audit=(row("first"),))
+
+
+@pytest.mark.parametrize(
+    ("propose", "fault"),
+    [
+        (_broken, ZeroDivisionError),
+        (_above_its_cap, InvariantBroken),
+        (_known_to_the_database, InvariantBroken),
+    ],
+)
+async def test_one_that_is_at_fault_takes_no_other_along(
+    store: PostgresStore, postgres_url: str, propose: Any, fault: type[Exception]
+) -> None:
+    answers = await together(
+        store,
+        postgres_url,
+        asking(store, "a"),
+        proposing(store, DecisionIds("b"), propose),
+        asking(store, "c"),
+        asking(store, "d"),
+    )
+    assert [answers[0], *answers[2:]] == ["a", "c", "d"]
+    assert type(answers[1]) is fault
+    assert [stands(postgres_url, name) for name in NAMES] == [True, False, True, True]
+    assert_chain(postgres_url)
+
+
+async def test_an_id_that_comes_twice_is_reserved_once(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    answers = await together(
+        store, postgres_url, *(asking(store, name) for name in ("a", "b", "a", "c"))
+    )
+    assert answers == ["a", "b", "known", "c"]
+    assert query(postgres_url, "SELECT count(*) FROM orders") == [(4,)]
+
+
+async def test_a_decision_that_comes_twice_is_spent_once(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    def ask(name: str, decision_id: str) -> Ask:
+        def propose(view: DecisionView) -> Draft[str]:
+            if view.decision_spent:
+                return Draft(REFUSED, audit=(row(name, EventType.ORDER_REJECTED_LIMITS),))
+            made = draft(name)
+            assert made.hold is not None
+            return replace(made, hold=replace(made.hold, decision_id=decision_id))
+
+        return proposing(store, DecisionIds(name, decision_id), propose)
+
+    asks = (ask("a", "d1"), ask("b", "d2"), ask("c", "d1"), ask("d", "d3"))
+    assert await together(store, postgres_url, *asks) == ["a", "b", REFUSED, "d"]
+    spent = query(postgres_url, "SELECT decision_id, client_order_id FROM orders ORDER BY 2")
+    assert spent == [("d1", "a"), ("d2", "b"), ("d3", "d"), (None, "first")]
+
+
+async def test_a_trip_in_the_middle_is_seen_by_those_after_it(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    def ask(name: str) -> Ask:
+        def propose(view: DecisionView) -> Draft[str]:
+            if view.book.trip is not None:
+                return Draft(REFUSED, audit=(row(name, EventType.ORDER_REJECTED_HALTED),))
+            return tripping(name) if name == "b" else draft(name)
+
+        return proposing(store, DecisionIds(name), propose)
+
+    answers = await together(store, postgres_url, *(ask(name) for name in NAMES))
+    assert answers == ["a", "b", REFUSED, REFUSED]
+    assert query(postgres_url, "SELECT id FROM trips WHERE standing = 1") == [("trip-b",)]
+    assert_chain(postgres_url)
+
+
+async def test_an_order_whose_attempt_is_known_is_revised(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    """An attempt without its hold, as after a failure that was told late."""
+    with raw(postgres_url) as other:
+        other.execute(
+            "INSERT INTO executions (client_order_id, kind, at_ms, outcome, version)"
+            " VALUES ('b', 'order', 5, 'FAILED', 0)"
+        )
+    answers = await together(store, postgres_url, *(asking(store, name) for name in NAMES))
+    assert answers == list(NAMES)
+    assert all(stands(postgres_url, name) for name in NAMES)
+
+
+async def test_one_that_is_given_up_in_line_is_not_decided(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    async with in_line(store, postgres_url):
+        orders = [asyncio.ensure_future(decide(store, name)) for name in NAMES]
+        await asyncio.sleep(0)
+        orders[1].cancel()
+        await asyncio.sleep(0)
+    answers = await asyncio.gather(*orders, return_exceptions=True)
+    assert [answers[0], *answers[2:]] == ["a", "c", "d"]
+    assert isinstance(answers[1], asyncio.CancelledError)
+    assert [stands(postgres_url, name) for name in NAMES] == [True, False, True, True]
+
+
+async def test_where_no_turn_comes_all_are_busy_and_none_is_decided(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    with raw(postgres_url) as other:
+        other.execute(ORDER)
+        answers = await asyncio.gather(
+            *(decide(store, name) for name in NAMES), return_exceptions=True
+        )
+        other.execute("COMMIT")
+    assert [type(answer) for answer in answers] == [LedgerBusy] * len(NAMES)
+    assert query(postgres_url, "SELECT count(*) FROM audit_log") == [(0,)]
+
+
+async def test_refusals_that_leave_nothing_behind_write_nothing(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    asks = [proposing(store, DecisionIds(name), lambda _: Draft("no")) for name in NAMES]
+    assert await together(store, postgres_url, *asks) == ["no"] * len(NAMES)
+    assert query(postgres_url, "SELECT count(*) FROM audit_log") == [(1,)]
+    assert query(postgres_url, "SELECT count(*) FROM writer_marks") == [(0,)]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+async def test_wherever_the_connection_is_lost_each_is_told_the_truth(
+    postgres_url: str, after: bool
+) -> None:
+    store = await PostgresStore.open(postgres_url, require_durable=False)
+    point = 0
+    happened = True
+    while happened:
+        point += 1
+        names = tuple(f"p{point}-{name}" for name in NAMES[:3])
+        await store.transact(lambda tx: tx.head())
+        connection = store._writing.link.get()
+        whole, waits, happened = connection.wait, 0, False
+
+        def wait(
+            gen: Any,
+            interval: float = 0.1,
+            timeout: float | None = None,
+            *,
+            at: int = point,
+            connection: Any = connection,
+            whole: Any = whole,
+        ) -> Any:
+            nonlocal waits, happened
+            waits += 1
+            if waits != at:
+                return whole(gen, interval, timeout)
+            happened = True
+            if after:
+                whole(gen, interval, timeout)
+            connection.pgconn.finish()
+            raise psycopg.OperationalError("the connection is lost")
+
+        store._writing.alone = False
+        connection.wait = wait  # type: ignore[method-assign]
+        # The first is taken alone, and the others together behind it.
+        answers = await asyncio.gather(*(told(store, name) for name in names))
+        connection.__dict__.pop("wait", None)
+        assert None not in answers
+        assert [stands(postgres_url, name) for name in names] == answers
+        assert_chain(postgres_url)
+    assert point > 3
+    await store.close()
+
+
+KINDS = ("order", "order", "order", "nothing", "document", "trip")
+FULL = 12
+
+
+def _by_kind(view: DecisionView, name: str, kind: str) -> Draft[str]:
+    if view.existing is not None:
+        return Draft("known")
+    if view.book.trip is not None:
+        return Draft("tripped", audit=(row(name, EventType.ORDER_REJECTED_HALTED),))
+    if kind == "trip":
+        return tripping(name)
+    if kind == "nothing":
+        return Draft("nothing")
+    if kind == "document":
+        return replace(draft(name), documents={"count": str(len(view.book.holds))})
+    if len(view.book.holds) >= FULL:
+        return Draft("full", audit=(row(name, EventType.ORDER_REJECTED_LIMITS),))
+    return draft(name)
+
+
+async def test_together_is_the_same_as_one_after_another(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    """Against the store in memory, which decides each by itself, with the same rule."""
+    rng = random.Random(7)
+    plain = MemoryStore()
+
+    def ask(target: Any, name: str, kind: str, turn: str) -> Ask:
+        def propose(view: DecisionView) -> Draft[str]:
+            made = _by_kind(view, name, kind)
+            return replace(made, audit=tuple(replace(r, id=r.id + turn) for r in made.audit))
+
+        return lambda: target.decide(DecisionIds(name), propose)
+
+    await decide(plain, "first")  # type: ignore[arg-type]
+    for number in range(12):
+        names = [f"{number}-{rng.randrange(9)}" for _ in range(rng.randrange(1, 14))]
+        given = [(name, rng.choice(KINDS), f"-{turn}") for turn, name in enumerate(names)]
+        expected = [await ask(plain, *one)() for one in given]
+        answers = await together(store, postgres_url, *(ask(store, *one) for one in given))
+        assert answers == expected
+        for target in (plain, store):
+            await target.transact(_one_day_later)
+    rows = await store.read(lambda tx: tx.audit_rows())
+    assert rows == await plain.read(lambda tx: tx.audit_rows())
+    assert len(rows) > 30
+
+
+def _one_day_later(tx: Any) -> None:
+    """The trip is cleared, and what was held has been filled."""
+    trip = tx.standing_trip()
+    if trip is not None:
+        tx.clear_trip(trip.id, at_ms=9, by="x")
+    for name in list(tx.book().holds)[:8]:
+        tx.put_hold(replace(hold(name), state=HoldState.RELEASED))
