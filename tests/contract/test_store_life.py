@@ -62,6 +62,35 @@ async def test_the_change_token_moves_with_every_commit_of_anybody(world: World)
     assert one.change_token() == token
 
 
+async def test_whoever_waits_for_a_change_hears_of_anybodys_commit(world: World) -> None:
+    one, other = await world.open(), await world.open()
+    token = one.change_token()
+    for store in (one, other):
+        waiting = asyncio.ensure_future(one.changed(token))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        await store.transact(lambda tx: tx.put_document("a", "1"))
+        async with asyncio.timeout(5):
+            moved = await waiting
+        # And what has moved already is not waited for.
+        assert moved != token
+        assert await one.changed(token) != token
+        token = one.change_token()
+
+
+async def test_several_wait_for_a_change_and_one_may_give_up(world: World) -> None:
+    one, other = await world.open(), await world.open()
+    token = one.change_token()
+    waiting = [asyncio.ensure_future(one.changed(token)) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiting[1].cancel()
+    await other.transact(lambda tx: tx.put_document("a", "1"))
+    async with asyncio.timeout(5):
+        heard = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(heard[1], asyncio.CancelledError)
+    assert token not in heard
+
+
 STOPPING: dict[str, Callable[[Tx], object]] = {
     "a latch": lambda tx: tx.add_latch(latch("k")),
     "a trip": lambda tx: tx.add_trip(trip("t")),

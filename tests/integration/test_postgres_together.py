@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,7 +18,7 @@ from pg_writers import assert_chain, query, raw
 from tinywindow.safety.domain.audit import EventType
 from tinywindow.safety.domain.book import DecisionIds, DecisionView, Draft
 from tinywindow.safety.domain.records import HoldState
-from tinywindow.safety.errors import InvariantBroken, LedgerBusy
+from tinywindow.safety.errors import InvariantBroken, LedgerBusy, StoreUnavailable
 from tinywindow.safety.stores.memory.store import MemoryStore
 from tinywindow.safety.stores.pg.sessions import ORDER
 from tinywindow.safety.stores.postgres import PostgresStore
@@ -97,6 +98,8 @@ async def test_each_sees_what_those_before_it_hold(store: PostgresStore, postgre
     def ask(name: str) -> Ask:
         def propose(view: DecisionView) -> Draft[str]:
             seen[name] = len(view.book.holds), view.book.executions.velocity(7)
+            # An attempt of somebody's that comes to nothing takes a number all the same.
+            query(postgres_url, "SELECT nextval('executions_id_seq')")
             if len(view.book.holds) >= 3:
                 return Draft(REFUSED, audit=(row(name, EventType.ORDER_REJECTED_LIMITS),))
             return draft(name)
@@ -109,6 +112,7 @@ async def test_each_sees_what_those_before_it_hold(store: PostgresStore, postgre
     assert seen == {"a": (1, 1), "b": (2, 2), "c": (3, 3), "d": (3, 3)}
     assert commits(postgres_url) == 1
     assert query(postgres_url, "SELECT count(*) FROM orders") == [(3,)]
+    assert store.peek(lambda book: book is not None and book.executions.velocity(7)) == 3
     assert_chain(postgres_url)
 
 
@@ -223,6 +227,40 @@ async def test_an_order_whose_attempt_is_known_is_revised(
     assert all(stands(postgres_url, name) for name in NAMES)
 
 
+async def test_an_id_that_ended_long_ago_is_looked_up_by_itself(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    """No cached book shows it, so that it is drafted as new, and those after it with it."""
+    await decide(store, "b")
+    await store.transact(lambda tx: tx.put_hold(replace(hold("b"), state=HoldState.RELEASED)))
+    answers = await together(store, postgres_url, *(asking(store, name) for name in NAMES))
+    assert answers == ["a", "known", "c", "d"]
+    assert all(stands(postgres_url, name) for name in NAMES)
+    assert_chain(postgres_url)
+    held = await store.transact(lambda tx: set(tx.book().holds))
+    assert held == {"first", "a", "c", "d"}
+
+
+async def test_what_was_foreseen_is_forgotten_where_the_calls_cannot_be_made(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    """Somebody keeps everybody from writing orders, for longer than an order waits."""
+    await decide(store, "first")
+    store._writing.alone = False
+    with raw(postgres_url) as other:
+        other.execute("BEGIN")
+        other.execute("LOCK TABLE orders IN SHARE MODE")
+        # The first goes by itself, and the others together behind it.
+        answers = await asyncio.gather(
+            *(decide(store, name) for name in NAMES), return_exceptions=True
+        )
+        other.execute("ROLLBACK")
+    assert [type(answer) for answer in answers] == [LedgerBusy] * len(NAMES)
+    assert store.peek(lambda book: book is None or set(book.holds) == {"first"})
+    assert await decide(store, "b") == "b"
+    assert await store.transact(lambda tx: set(tx.book().holds)) == {"first", "b"}
+
+
 async def test_one_that_is_given_up_in_line_is_not_decided(
     store: PostgresStore, postgres_url: str
 ) -> None:
@@ -259,49 +297,75 @@ async def test_refusals_that_leave_nothing_behind_write_nothing(
     assert query(postgres_url, "SELECT count(*) FROM writer_marks") == [(0,)]
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-async def test_wherever_the_connection_is_lost_each_is_told_the_truth(
-    postgres_url: str, after: bool
-) -> None:
-    store = await PostgresStore.open(postgres_url, require_durable=False)
-    point = 0
-    happened = True
-    while happened:
-        point += 1
-        names = tuple(f"p{point}-{name}" for name in NAMES[:3])
-        await store.transact(lambda tx: tx.head())
-        connection = store._writing.link.get()
-        whole, waits, happened = connection.wait, 0, False
+class Cut:
+    """Loses a connection at its n-th wait for an answer: before it, or after."""
 
-        def wait(
-            gen: Any,
-            interval: float = 0.1,
-            timeout: float | None = None,
-            *,
-            at: int = point,
-            connection: Any = connection,
-            whole: Any = whole,
-        ) -> Any:
-            nonlocal waits, happened
-            waits += 1
-            if waits != at:
+    def __init__(self, connection: Any, at: int, *, after: bool) -> None:
+        self.waits, self.happened = 0, False
+        whole = connection.wait
+
+        def wait(gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+            self.waits += 1
+            if self.waits != at:
                 return whole(gen, interval, timeout)
-            happened = True
+            self.happened = True
             if after:
                 whole(gen, interval, timeout)
             connection.pgconn.finish()
             raise psycopg.OperationalError("the connection is lost")
 
+        self.connection = connection
+        connection.wait = wait
+
+    def mend(self) -> None:
+        self.connection.__dict__.pop("wait")
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+async def test_wherever_the_connection_is_lost_each_is_told_the_truth(
+    postgres_url: str, after: bool
+) -> None:
+    """One of them bears the id of an order that has ended, which its call finds out."""
+    store = await PostgresStore.open(postgres_url, require_durable=False)
+    await decide(store, "ended")
+    await store.transact(lambda tx: tx.put_hold(replace(hold("ended"), state=HoldState.RELEASED)))
+    points = 0
+    happened = True
+    while happened:
+        points += 1
+        await store.transact(lambda tx: tx.head())
+        names = tuple(f"p{points}-{name}" for name in NAMES)
         store._writing.alone = False
-        connection.wait = wait  # type: ignore[method-assign]
+        cut = Cut(store._writing.link.get(), points, after=after)
         # The first is taken alone, and the others together behind it.
-        answers = await asyncio.gather(*(told(store, name) for name in names))
-        connection.__dict__.pop("wait", None)
+        one, two, ended, *others = await asyncio.gather(
+            *(told(store, name) for name in names[:2]),
+            _outcome(store, "ended"),
+            *(told(store, name) for name in names[2:]),
+        )
+        answers = [one, two, *others]
+        assert ended in {"known", "unavailable"}
+        cut.mend()
+        happened = cut.happened
         assert None not in answers
         assert [stands(postgres_url, name) for name in names] == answers
         assert_chain(postgres_url)
-    assert point > 3
+    assert points > 4
     await store.close()
+
+
+async def _outcome(store: PostgresStore, name: str) -> str:
+    """Ask once more for an order, with a row that no other had, as every row has."""
+
+    def propose(view: DecisionView) -> Draft[str]:
+        if view.existing is not None:
+            return Draft("known")
+        return replace(draft(name), audit=(replace(row(name), id=f"row-{time.monotonic_ns()}"),))
+
+    try:
+        return await store.decide(DecisionIds(name), propose)
+    except StoreUnavailable:
+        return "unavailable"
 
 
 KINDS = ("order", "order", "order", "nothing", "document", "trip")

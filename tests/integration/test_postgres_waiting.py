@@ -196,7 +196,7 @@ class CountingLink:
     def get(self) -> CountingLink:
         return self
 
-    def execute(self, _: str) -> CountingLink:
+    def run_prepared(self, *_: str) -> CountingLink:
         self.polls += 1
         return self
 

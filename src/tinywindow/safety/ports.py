@@ -304,6 +304,10 @@ class Store(Protocol):
         """A number that changes when any process committed; cheap enough to poll."""
         ...
 
+    async def changed(self, since: int) -> int:
+        """Wait until the change token differs from `since`, and give the new one."""
+        ...
+
     def stop_token(self) -> int:
         """A number that changes with every stop, trip and start, as soon as `change_token` does.
 

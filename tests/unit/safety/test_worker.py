@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -33,13 +33,14 @@ class Desk:
         assert await asyncio.to_thread(begun.wait, 10)
         return task
 
-    def together(self, parts: Sequence[int]) -> Iterator[Callable[[], int]]:
-        self.groups.append(list(parts))
+    def together(self, line: Iterator[int]) -> Iterator[Callable[[], int]]:
+        parts = list(line)
+        self.groups.append(parts)
         for part in parts:
             yield lambda part=part: 10 * part  # type: ignore[misc]
 
-    def others(self, parts: Sequence[int]) -> Iterator[Callable[[], int]]:
-        yield from self.together(parts)
+    def others(self, line: Iterator[int]) -> Iterator[Callable[[], int]]:
+        yield from self.together(line)
 
     def job(self, name: str, *, first: bool = False) -> asyncio.Task[None]:
         def work() -> None:
@@ -83,10 +84,45 @@ async def test_a_stop_goes_first_and_no_more_than_the_bound_at_once(desk: Desk) 
     assert [len(group) for group in desk.groups] == [1, TOGETHER_MAX, 2]
 
 
+async def test_what_comes_while_they_are_done_is_taken_along_until_a_stop_waits(
+    desk: Desk,
+) -> None:
+    taken: list[int] = []
+    stops: list[asyncio.Task[None]] = []
+    asked, answered = threading.Event(), threading.Event()
+
+    def together(line: Iterator[int]) -> Iterator[Callable[[], int]]:
+        for part in line:
+            taken.append(part)
+            asked.set()
+            assert answered.wait(10)
+            answered.clear()
+        desk.groups.append(list(taken))
+        for part in taken:
+            yield lambda part=part: part  # type: ignore[misc]
+        taken.clear()
+
+    tasks: list[asyncio.Task[int]] = []
+    for number in range(4):
+        tasks.append(desk.part(number, together))
+        if number == 3:
+            stops.append(desk.job("stop", first=True))
+        await asyncio.sleep(0)
+        if number:
+            answered.set()
+        assert await asyncio.to_thread(asked.wait, 10)
+        asked.clear()
+    for task in (*stops, *tasks):
+        answered.set()
+        await task
+    assert desk.groups == [[0, 1, 2], ["stop"], [3]]
+
+
 async def test_each_has_its_outcome_as_soon_as_it_is_known(desk: Desk) -> None:
     go_on = threading.Event()
 
-    def together(parts: Sequence[int]) -> Iterator[Callable[[], int]]:
+    def together(line: Iterator[int]) -> Iterator[Callable[[], int]]:
+        parts = list(line)
         yield lambda: parts[0]
         assert go_on.wait(10)
         yield lambda: 1 // 0
@@ -105,7 +141,8 @@ async def test_each_has_its_outcome_as_soon_as_it_is_known(desk: Desk) -> None:
 
 
 async def test_a_fault_of_the_whole_is_that_of_all_without_an_outcome(desk: Desk) -> None:
-    def together(parts: Sequence[int]) -> Iterator[Callable[[], int]]:
+    def together(line: Iterator[int]) -> Iterator[Callable[[], int]]:
+        parts = list(line)
         yield lambda: parts[0]
         raise StoreUnavailable("away")
 
@@ -119,7 +156,8 @@ async def test_a_fault_of_the_whole_is_that_of_all_without_an_outcome(desk: Desk
 
 
 async def test_nobody_waits_for_ever_for_an_outcome_that_never_comes(desk: Desk) -> None:
-    def together(parts: Sequence[int]) -> Iterator[Callable[[], int]]:
+    def together(line: Iterator[int]) -> Iterator[Callable[[], int]]:
+        parts = list(line)
         yield lambda: parts[0]
 
     await desk.hold()
@@ -156,15 +194,16 @@ async def test_where_no_turn_is_handed_out_all_of_them_are_told() -> None:
     await worker.ended(timeout_s=10)
 
 
-def _never(parts: Sequence[int]) -> Iterator[Callable[[], int]]:
-    raise AssertionError(parts)
+def _never(line: Iterator[int]) -> Iterator[Callable[[], int]]:
+    raise AssertionError(list(line))
 
 
 async def test_in_a_simulated_world_each_is_by_itself() -> None:
     groups: list[list[int]] = []
 
-    def together(parts: Sequence[int]) -> Iterator[Callable[[], int]]:
-        groups.append(list(parts))
+    def together(line: Iterator[int]) -> Iterator[Callable[[], int]]:
+        parts = list(line)
+        groups.append(parts)
         for part in parts:
             yield lambda part=part: 10 * part  # type: ignore[misc]
 

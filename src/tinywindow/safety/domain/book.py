@@ -26,7 +26,10 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a refresh or a commit brings; absent parts are unchanged."""
+    """What a refresh or a commit brings; absent parts are unchanged.
+
+    `withdrawn` are attempts that were put in before the store had numbered them.
+    """
 
     head: Head
     latches: tuple[Latch, ...] | None = None
@@ -34,6 +37,7 @@ class Changes:
     holds: tuple[Hold, ...] = ()
     positions: tuple[Position, ...] = ()
     prices: tuple[ReferencePrice, ...] = ()
+    withdrawn: tuple[Execution, ...] = ()
     executions: tuple[Execution, ...] = ()
     documents: tuple[tuple[str, str], ...] = ()
 
@@ -82,6 +86,8 @@ class Book:
                 self.positions[position.key] = position
         for price in changes.prices:
             self.prices[price.symbol] = price
+        for execution in changes.withdrawn:
+            self.executions.withdraw(execution)
         for execution in changes.executions:
             self.executions.upsert(execution)
         self.documents.update(changes.documents)

@@ -249,6 +249,11 @@ class ExecutionBook:
             return
         self._put(row)
 
+    def withdraw(self, row: Execution) -> None:
+        """Take back an attempt that was put in under an id which is not its own."""
+        if self._rows.get(row.id) == row:
+            self._drop(row)
+
     def _put(self, row: Execution) -> None:
         self._rows[row.id] = row
         self._errors.put(row.at_ms, row.outcome)

@@ -74,13 +74,25 @@ class BellWatch:
         told = _Told("redis_not_read")
         while True:
             self._woken.clear()
+            begun_s = self._register.clock.monotonic()
             try:
                 await self._register.look(timeout_s=config.read_timeout)
                 told.well()
             except Exception as fault:  # noqa: BLE001 - what is not heard makes orders be refused
                 told.failed(fault)
             await asyncio.sleep(min(LOOK_GAP_MIN_S, interval_s))
-            await _until(self._woken, interval_s)
+            await self._until_due(begun_s, interval_s)
+
+    async def _until_due(self, begun_s: float, interval_s: float) -> None:
+        """Wait until somebody rings, or until nobody has looked for so long: orders look too."""
+        register = self._register
+        while not self._woken.is_set():
+            heard_s = register.notes.heard_s
+            newest_s = begun_s if heard_s is None else max(begun_s, heard_s)
+            left_s = newest_s + interval_s - register.clock.monotonic()
+            if left_s <= 0:
+                return
+            await _until(self._woken, left_s)
 
     async def _listen(self, bell: Announcing) -> None:
         told = _Told("redis_not_listened_to")

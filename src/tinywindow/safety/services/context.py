@@ -25,12 +25,10 @@ from tinywindow.safety.services.location import Location, locate
 from tinywindow.safety.services.logs import get_logger
 from tinywindow.safety.stores.journal import Journal
 
-__all__ = ["WATCH_INTERVAL_S", "ContextHandle", "SafetyContext", "open_store"]
+__all__ = ["NEWS_GAP_S", "ContextHandle", "SafetyContext", "open_store"]
 
-WATCH_INTERVAL_S: Final = 0.01
-"""How often the store is asked, without I/O on disk, whether another process committed."""
-
-
+NEWS_GAP_S: Final = 0.01
+"""The least pause between two calls of the listeners, however much is committed."""
 ANCHOR_INTERVAL_S: Final = 1.0
 """How often the chain's head is written outside the database while rows are added."""
 
@@ -99,11 +97,7 @@ class SafetyContext:
         token = self.store.change_token()
         anchored = loop.time()
         while True:
-            await asyncio.sleep(WATCH_INTERVAL_S)
-            seen = self.store.change_token()
-            if seen == token:
-                continue
-            token = seen
+            token = await self.store.changed(token)
             for listener in tuple(self.listeners):
                 try:
                     listener()
@@ -112,6 +106,7 @@ class SafetyContext:
             if loop.time() - anchored >= ANCHOR_INTERVAL_S:
                 anchored = loop.time()
                 await self.anchor_head()
+            await asyncio.sleep(NEWS_GAP_S)
 
     async def anchor_head(self) -> None:
         """Write the chain's head outside the database; a failure is logged, and tried again.

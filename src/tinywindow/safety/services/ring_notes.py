@@ -64,6 +64,11 @@ class RingNotes:
             self._pending[ring.raw] = Sighting(ring, at)
         self.on_new()
 
+    @property
+    def heard_s(self) -> float | None:
+        """When the newest look began that was answered, by the monotonic clock."""
+        return self._heard_s
+
     def pending(self) -> tuple[Sighting, ...]:
         """What was seen and is not known to be in the database, oldest first."""
         return tuple(self._pending.values())

@@ -101,6 +101,7 @@ class StopRegister:
     hints: StopHints
     notes: RingNotes = field(init=False)
     _own: dict[str, Latch] = field(default_factory=dict)
+    _next_look: asyncio.Task[Ring | None] | None = None
 
     def __post_init__(self) -> None:
         self.notes = RingNotes(self.clock)
@@ -159,14 +160,31 @@ class StopRegister:
     async def look(self, *, timeout_s: float) -> Ring | None:
         """Look at Redis; None where the key is absent, or where there is no Redis.
 
+        All who ask in one turn of the loop share the look that begins in the next one.
+
         Raises:
             DoorbellUnavailable: it could not be read.
         """
-        if self.doorbell is None:
+        bell = self.doorbell
+        if bell is None:
             return None
         self._listen()
+        if self._next_look is None:
+            self._next_look = asyncio.get_running_loop().create_task(
+                self._look(bell), name="tinywindow-look"
+            )
+            self._next_look.add_done_callback(_told)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.shield(self._next_look)
+        except TimeoutError as fault:
+            raise DoorbellUnavailable(f"Redis did not answer within {timeout_s} s") from fault
+
+    async def _look(self, bell: Doorbell) -> Ring | None:
+        self._next_look = None
         begun_s, at = self.clock.monotonic(), self.clock.now()
-        ring = await self.doorbell.look(timeout_s=timeout_s)
+        bound_s = max(self.config.read_timeout, self.config.order_timeout)
+        ring = await bell.look(timeout_s=bound_s)
         self.notes.heard(ring, begun_s, at)
         return ring
 
@@ -278,6 +296,12 @@ class StopRegister:
             await self.store.write(lambda tx: tx.drain_outbox())
         except StoreUnavailable as fault:
             _log.warning("outbox_not_drained", error=str(fault))
+
+
+def _told(look: asyncio.Task[Ring | None]) -> None:
+    """Whoever waited for a look was told its fault; where nobody waits any more, nobody is."""
+    if not look.cancelled():
+        look.exception()
 
 
 def strongest(latches: tuple[Latch, ...]) -> Latch | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import Any, Final, LiteralString, TypeVar
+from typing import Final, LiteralString, TypeVar
 
 import psycopg
 
@@ -44,13 +44,12 @@ from tinywindow.safety.stores.pg.sessions import (
     WRITER,
 )
 from tinywindow.safety.stores.pg.watch import HeadWatch
-from tinywindow.safety.stores.pg.writing import Writing, roll_back
+from tinywindow.safety.stores.pg.writing import Writing, nothing, roll_back
 from tinywindow.safety.stores.schema import SCHEMA_REVISION
-from tinywindow.safety.stores.sql.engine import Engine
 from tinywindow.safety.stores.sql.part import head_of
 from tinywindow.safety.stores.sql.tx import SqlTx
 from tinywindow.safety.stores.ticket import NoTurn
-from tinywindow.safety.stores.worker import Worker
+from tinywindow.safety.stores.worker import Worker, waiter_and_notify
 
 __all__ = ["DECISION_TIMEOUT_S", "PostgresStore"]
 
@@ -167,6 +166,14 @@ class PostgresStore:
         """A number that changes within 50 ms of any process's commit; without I/O."""
         return self._watch.token()
 
+    async def changed(self, since: int) -> int:
+        """Wait until the change token differs from `since`, and give the new one."""
+        while (now := self._watch.token()) == since:
+            waiter, notify = waiter_and_notify()
+            if self._watch.tell(since, notify):
+                await waiter
+        return now
+
     def stop_token(self) -> int:
         """A number that changes with every stop, trip and start, together with `change_token`."""
         return self._watch.stops()
@@ -193,13 +200,17 @@ class PostgresStore:
             (STOP, STOP_ANSWER_TIMEOUT_S) if stop else (SCRIPT, SCRIPT_ANSWER_TIMEOUT_S)
         )
         return self._writing.job(
-            lambda: self._writing.transaction(beginning, _nothing, run), answer_timeout_s
+            lambda: self._writing.transaction(beginning, nothing, run), answer_timeout_s
         )
 
     def _read(self, script: Callable[[Tx], T]) -> T:
         def run(begun: Begun[None]) -> T:
             self._books.read(begun.book, begun.changes)
-            return script(SqlTx(PostgresEngine(self._reading.get()), begun.book))
+            db = PostgresEngine(self._reading.get())
+            result = script(SqlTx(db, begun.book))
+            # A script that would write is told so.
+            db.flush()
+            return result
 
         return self._on_snapshot(run)
 
@@ -213,7 +224,7 @@ class PostgresStore:
             connection = self._reading.get()
             try:
                 cached = None if whole else self._books.readers
-                result = work(begin(connection, READING, cached, _nothing))
+                result = work(begin(connection, READING, cached, nothing))
                 connection.execute("COMMIT")
             except BaseException:  # all or nothing, whatever broke
                 roll_back(connection, self._reading)
@@ -259,10 +270,6 @@ def _checked(writer: Link) -> Head:
     if row is None:
         raise StoreUnavailable("the database has no head row")
     return head_of(row)
-
-
-def _nothing(_: Engine) -> Any:  # noqa: ANN401 - there is nothing to look for
-    return None
 
 
 def _heard(filling: asyncio.Task[None]) -> None:

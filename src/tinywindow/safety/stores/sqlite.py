@@ -19,6 +19,7 @@ from tinywindow.safety.domain.book import Book, DecisionIds, DecisionView, Draft
 from tinywindow.safety.errors import InvariantBroken, LedgerBusy, SafetyError, StoreUnavailable
 from tinywindow.safety.ports import Clock, Tx
 from tinywindow.safety.stores.migrate import upgrade_sqlite
+from tinywindow.safety.stores.polling import polled
 from tinywindow.safety.stores.sql.engine import SqliteEngine
 from tinywindow.safety.stores.sql.tx import SqlTx, catch_up, commit_draft, view_of
 from tinywindow.safety.stores.ticket import NoTurn, Ticket, ticket_path
@@ -182,6 +183,10 @@ class SqliteStore:
         except sqlite3.Error:
             return -1
         return int(token)
+
+    async def changed(self, since: int) -> int:
+        """Wait until the change token differs from `since`, and give the new one."""
+        return await polled(self.change_token, since)
 
     def stop_token(self) -> int:
         """The same as `change_token`: any commit may have been a stop."""

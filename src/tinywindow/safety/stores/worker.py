@@ -12,13 +12,13 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Generic, TypeVar
 
 from tinywindow.safety.errors import InvariantBroken, LedgerBusy, StoreUnavailable
 from tinywindow.safety.stores.ticket import Turn
 
-__all__ = ["InlineWorker", "Job", "Runner", "Together", "Worker"]
+__all__ = ["InlineWorker", "Job", "Runner", "Together", "Worker", "waiter_and_notify"]
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -28,9 +28,11 @@ QUEUE_MAX: Final = 4096
 TOGETHER_MAX: Final = 16
 """Jobs that are done together at most: a stop that comes meanwhile waits for all of them."""
 
-Together = Callable[[Sequence[P]], Iterator[Callable[[], T]]]
-"""Does several parts in their order, and gives each one's outcome as it is known: a result, or a
-fault raised. A fault of its own, outside of any outcome, is that of all parts that had none yet."""
+Together = Callable[[Iterator[P]], Iterator[Callable[[], T]]]
+"""Takes parts from the line, at least one, and does them in their order. A part that was taken
+cannot be given up any more; the line ends where there is no more of the kind, or where a stop
+waits. Gives each one's outcome as it is known: a result, or a fault raised. A fault of its own,
+outside of any outcome, is that of all parts that were taken and had none yet."""
 
 
 class Job(Generic[P, T]):
@@ -129,7 +131,7 @@ class InlineWorker(Runner):
         """Do `part` here and now, by itself."""
 
         def alone() -> T:
-            (outcome,) = together((part,))
+            (outcome,) = together(iter((part,)))
             return outcome()
 
         return await self.run(alone, timeout_s=timeout_s)
@@ -180,27 +182,55 @@ class Worker(Runner):
         try:
             self._turn.take()
         except OSError as error:
-            for job in self._next():
+            job = self._next()
+            if job is not None:
                 job.refuse(_no_turn(error))
             return
         try:
-            jobs = self._next()
-            while jobs and not _done(jobs):
-                jobs = self._next()
+            job = self._next()
+            while job is not None and not self._done(job):
+                job = self._next()
         finally:
             self._turn.give_back()
 
-    def _next(self) -> tuple[_AnyJob, ...]:
-        """The next job, with those behind it that can be done together with it."""
+    def _next(self) -> _AnyJob | None:
         with self._ready:
             if self._stops:
-                return (self._stops.popleft(),)
-            if not self._others:
-                return ()
-            jobs = [self._others.popleft()]
-            while self._others and len(jobs) < TOGETHER_MAX and _alike(jobs[0], self._others[0]):
-                jobs.append(self._others.popleft())
-            return tuple(jobs)
+                return self._stops.popleft()
+            return self._others.popleft() if self._others else None
+
+    def _alike(self, first: _AnyJob) -> _AnyJob | None:
+        """The job right behind, where it can be done together with the first and no stop waits."""
+        with self._ready:
+            if self._stops or not self._others or first.together == _apart:
+                return None
+            return self._others.popleft() if self._others[0].together == first.together else None
+
+    def _done(self, first: _AnyJob) -> bool:
+        """Do a job, and what may be done with it; False when it was given up before."""
+        if not first.take():
+            return False
+        waiting = deque([first])
+
+        def line() -> Iterator[object]:
+            yield first.part
+            for _ in range(TOGETHER_MAX - 1):
+                job = self._alike(first)
+                if job is None:
+                    return
+                if job.take():
+                    waiting.append(job)
+                    yield job.part
+
+        try:
+            for outcome in first.together(line()):
+                waiting.popleft().settle(outcome)
+            fault: BaseException = InvariantBroken("a job has no outcome")
+        except BaseException as raised:  # noqa: BLE001 - a fault is handed on whole, never dropped
+            fault = raised
+        for job in waiting:
+            job.settle(_raising(fault))
+        return True
 
     def _submit(self, job: _AnyJob, *, first: bool) -> None:
         with self._ready:
@@ -225,7 +255,7 @@ class Worker(Runner):
     async def _answered(
         self, part: P, together: Together[P, T], timeout_s: float, *, first: bool
     ) -> T:
-        waiter, notify = _waiter()
+        waiter, notify = waiter_and_notify()
         job = Job(part, together, notify)
 
         def expire() -> None:
@@ -258,7 +288,7 @@ class Worker(Runner):
 
     async def ended(self, *, timeout_s: float) -> None:
         """Wait until the thread has let go of everything, at most `timeout_s` seconds."""
-        waiter, notify = _waiter()
+        waiter, notify = waiter_and_notify()
         with self._ready:
             if self._over:
                 return
@@ -266,31 +296,9 @@ class Worker(Runner):
         await asyncio.wait({waiter}, timeout=timeout_s)
 
 
-def _apart(works: Sequence[Callable[[], T]]) -> Iterator[Callable[[], T]]:
+def _apart(works: Iterator[Callable[[], T]]) -> Iterator[Callable[[], T]]:
     """The way of jobs of which each has its turn by itself."""
-    yield from works
-
-
-def _alike(first: _AnyJob, other: _AnyJob) -> bool:
-    """Whether two jobs can be done together."""
-    return first.together != _apart and first.together == other.together
-
-
-def _done(jobs: Sequence[_AnyJob]) -> bool:
-    """Do what was not given up before; False when all of it was."""
-    begun = [job for job in jobs if job.take()]
-    if not begun:
-        return False
-    waiting = deque(begun)
-    try:
-        for outcome in begun[0].together([job.part for job in begun]):
-            waiting.popleft().settle(outcome)
-        fault: BaseException = InvariantBroken("a job that was done with others has no outcome")
-    except BaseException as raised:  # noqa: BLE001 - a fault is handed on whole, never dropped
-        fault = raised
-    for job in waiting:
-        job.settle(_raising(fault))
-    return True
+    yield next(works)
 
 
 def _raising(fault: BaseException) -> Callable[[], object]:
@@ -300,7 +308,7 @@ def _raising(fault: BaseException) -> Callable[[], object]:
     return outcome
 
 
-def _waiter() -> tuple[asyncio.Future[None], Callable[[], None]]:
+def waiter_and_notify() -> tuple[asyncio.Future[None], Callable[[], None]]:
     """What to wait for in the running loop, and what ends the wait from any thread."""
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[None] = loop.create_future()

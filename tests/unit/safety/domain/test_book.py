@@ -258,3 +258,13 @@ def test_the_order_in_which_holds_come_in_does_not_matter(shuffled: list[Hold]) 
 
     assert book(*shuffled).sums == in_turn.sums
     assert book(*shuffled).holds == in_turn.holds
+
+
+def test_numbers_that_the_store_gives_may_be_those_that_were_foreseen_for_others() -> None:
+    book = Book(HEAD)
+    foreseen = tuple(Execution(n, ExecutionKind.ORDER, NOW, Outcome.PENDING) for n in (1, 2, 3))
+    book.apply(Changes(HEAD, executions=foreseen))
+    numbered = tuple(replace(row, id=row.id + 1) for row in foreseen)
+    book.apply(Changes(HEAD, withdrawn=foreseen, executions=numbered))
+    assert (book.executions.velocity(NOW), book.executions.size) == (3, 3)
+    assert book.executions.last_id == 4

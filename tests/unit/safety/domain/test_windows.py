@@ -107,6 +107,22 @@ def test_a_revision_counts_where_the_attempt_was_made() -> None:
     assert (book.fed_at_ms, book.last_id, book.size) == (NOW + 90, 2, 2)
 
 
+def test_an_attempt_that_had_no_number_yet_gives_way_to_the_one_that_has() -> None:
+    book = book_of(*orders(OK, FAILED))
+    before = (book.velocity(NOW), book.errors(NOW), book.streak(NOW), book.size)
+    foreseen = [Execution(number, ORDER, NOW + 9, PENDING) for number in (3, 4)]
+    for row in foreseen:
+        book.upsert(row)
+    assert book.velocity(NOW) == 4
+    for row in foreseen:
+        book.withdraw(row)
+    assert (book.velocity(NOW), book.errors(NOW), book.streak(NOW), book.size) == before
+    # What was revised meanwhile, or never kept, stays as it is.
+    book.withdraw(Execution(2, ORDER, NOW + 2, OK))
+    book.withdraw(Execution(77, ORDER, NOW, PENDING))
+    assert (book.velocity(NOW), book.errors(NOW), book.streak(NOW), book.size) == before
+
+
 def test_an_order_proven_unsent_returns_its_slot() -> None:
     book = book_of(*orders(PENDING))
     book.upsert(Execution(1, ORDER, NOW + 1, VOID, NOW + 2))

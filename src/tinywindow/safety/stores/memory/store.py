@@ -12,6 +12,7 @@ from tinywindow.safety.errors import InvariantBroken, StoreUnavailable
 from tinywindow.safety.ports import Clock, Tx
 from tinywindow.safety.stores.memory.tables import Tables
 from tinywindow.safety.stores.memory.tx import MemoryTx
+from tinywindow.safety.stores.polling import polled
 
 __all__ = ["MemoryDatabase", "MemoryStore"]
 
@@ -98,6 +99,10 @@ class MemoryStore:
     def change_token(self) -> int:
         """A number that changes when any store on the database committed."""
         return -1 if self._closed else self.database.commits
+
+    async def changed(self, since: int) -> int:
+        """Wait until the change token differs from `since`, and give the new one."""
+        return await polled(self.change_token, since)
 
     def stop_token(self) -> int:
         """The same as `change_token`: any commit may have been a stop."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Generic, LiteralString, TypeVar
 
 import psycopg
-from sqlalchemy import ARRAY, Text, any_, bindparam, select
+from sqlalchemy import bindparam, select
 
 from tinywindow.safety.domain.book import Book, Changes, DecisionIds
 from tinywindow.safety.domain.records import Head, Hold, TradingState
@@ -17,7 +17,7 @@ from tinywindow.safety.stores import schema
 from tinywindow.safety.stores.pg.engine import Asked
 from tinywindow.safety.stores.pg.link import BoundedConnection
 from tinywindow.safety.stores.sql.engine import Engine
-from tinywindow.safety.stores.sql.ledger import HOLD_COLUMNS, hold_of
+from tinywindow.safety.stores.sql.ledger import decision_spent, read_hold
 from tinywindow.safety.stores.sql.part import head_of
 from tinywindow.safety.stores.sql.tx import read_changes, went_back
 
@@ -28,13 +28,8 @@ T = TypeVar("T")
 _NO_HEAD: Final = Head(0, 0, TradingState.RUNNING, 0, "", 0)
 
 
-_IDS: Final = any_(bindparam("p_ids", type_=ARRAY(Text)))
-_HOLDS: Final = select(*HOLD_COLUMNS).where(schema.orders.c.client_order_id == _IDS)
-_SPENT: Final = select(schema.orders.c.decision_id, schema.orders.c.client_order_id).where(
-    schema.orders.c.decision_id == _IDS
-)
-_ATTEMPTED: Final = select(schema.executions.c.client_order_id).where(
-    schema.executions.c.client_order_id == _IDS
+_ATTEMPT: Final = select(schema.executions.c.id).where(
+    schema.executions.c.client_order_id == bindparam("p_id")
 )
 
 
@@ -102,22 +97,15 @@ def begin(
     return Begun(book, None, found, moved=cached is not None)
 
 
-def ids_of(asked: Sequence[DecisionIds]) -> Callable[[Engine], list[Known]]:
-    """The look for what the ids of decisions stand for; the same statements for any number."""
-    orders = [ids.client_order_id for ids in asked]
-    decisions = [ids.decision_id for ids in asked if ids.decision_id is not None]
+def ids_of(ids: DecisionIds) -> Callable[[Engine], Known]:
+    """The look for what a decision's ids stand for."""
 
-    def look(db: Engine) -> list[Known]:
-        holds = {str(row[0]): hold_of(row) for row in db.rows(_HOLDS, {"p_ids": orders})}
-        takers = {row[0]: row[1] for row in db.rows(_SPENT, {"p_ids": decisions})}
-        attempted = {row[0] for row in db.rows(_ATTEMPTED, {"p_ids": orders})}
-
-        def known(ids: DecisionIds) -> Known:
-            own = ids.client_order_id
-            spent = takers.get(ids.decision_id, own) != own
-            return Known(holds.get(own), spent, own in attempted)
-
-        return [known(ids) for ids in asked]
+    def look(db: Engine) -> Known:
+        spent = False
+        if ids.decision_id is not None:
+            spent = decision_spent(db, ids.decision_id, ids.client_order_id)
+        attempted = db.rows(_ATTEMPT, {"p_id": ids.client_order_id})
+        return Known(read_hold(db, ids.client_order_id), spent, bool(attempted))
 
     return look
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
-from typing import Final, LiteralString
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
 import psycopg
 
@@ -13,26 +13,20 @@ from tinywindow.safety.domain.records import Head
 from tinywindow.safety.errors import InvariantBroken, StoreUnavailable
 from tinywindow.safety.stores.pg import decision
 from tinywindow.safety.stores.pg.books import Books
-from tinywindow.safety.stores.pg.decision import OneCall, Written
-from tinywindow.safety.stores.pg.link import BoundedConnection, Link, lost, undecided
+from tinywindow.safety.stores.pg.decision import Call, Calls, Written
+from tinywindow.safety.stores.pg.link import BoundedConnection, Link, undecided
 
-__all__ = ["FORGET_OLD_MARKS", "Commits", "Stands", "by_row"]
+__all__ = ["FORGET_OLD_MARKS", "Commits"]
 
-Stands = Callable[[BoundedConnection], bool]
-"""Asks whether a commit stands, on a connection that was made after it."""
+T = TypeVar("T")
 
 FORGET_OLD_MARKS: Final = "DELETE FROM writer_marks WHERE at < now() - interval '7 days'"
 
-_ROW_STANDS: Final = "SELECT 1 FROM audit_log WHERE id = %s"
+_ROWS_THAT_STAND: Final = "SELECT id FROM audit_log WHERE id = ANY(%s)"
 _MARK_STANDS: Final = "SELECT 1 FROM writer_marks WHERE writer = %s AND mark = %s"
 _MARK: Final = "INSERT INTO writer_marks (writer, mark) VALUES"
 _MARK_MOVES: Final = "ON CONFLICT (writer) DO UPDATE SET mark = EXCLUDED.mark, at = now()"
 _FORGET_MARK: Final = "DELETE FROM writer_marks WHERE writer = %s"
-
-
-def by_row(row_id: str) -> Stands:
-    """By the audit row that was to be committed with everything else."""
-    return lambda connection: connection.execute(_ROW_STANDS, (row_id,)).fetchone() is not None
 
 
 class Commits:
@@ -44,60 +38,68 @@ class Commits:
         self._name = secrets.token_hex(16)
         self._mark = 0
 
-    def commit(self, connection: BoundedConnection, head: Head, written: Written) -> Changes | None:
+    def commit(
+        self, connection: BoundedConnection, before: Head, written: Written
+    ) -> Changes | None:
         """Commit with something by which it can be told later whether it stands.
 
-        That is the audit row of a decision, and for anything else this writer's mark. None when
-        it stands, but its answer was lost; then the book is forgotten. None, too, where nothing
-        was written.
+        That is the audit row of a decision, and for anything else this writer's mark. `before` is
+        the head that the transaction found. Gives what the book takes on; None where it is not
+        in step with the database any more, and is forgotten.
 
         Raises:
             StoreUnavailable: the answer was lost, and it does not stand, or nobody can say.
         """
-        if written is None:
-            connection.execute("COMMIT")
-            return None
-        one = written if isinstance(written, OneCall) else None
-        text: LiteralString = "COMMIT"
-        if one is not None and one.draft.audit:
-            stands = by_row(one.draft.audit[0].id)
-        else:
-            stands = self._by_mark()
-            # The mark is our own name and number.
-            text = f"{_MARK} ('{self._name}', {self._mark}) {_MARK_MOVES}; {text}"
-        cursor = psycopg.ClientCursor(connection)
-        try:
-            # In one message.
-            if one is None:
-                cursor.execute(text)
-            else:
-                cursor.execute(f"{decision.DECIDE}; {text}", one.parameters)
-                cursor.set_result(0)
-        except psycopg.Error as error:
-            if not lost(error, connection) or not undecided(error):
-                raise
-            self.told_after_loss(error, stands)
-            return None
-        if not isinstance(written, OneCall):
-            return written
-        row = cursor.fetchone()
-        if row is None or row[0] != "DONE":
-            raise InvariantBroken("the database moved under its lock")
-        return decision.taken_on(head, written.draft, row)
-
-    def _by_mark(self) -> Stands:
+        if isinstance(written, Calls):
+            return self._commit_calls(connection, before, written)
         self._mark += 1
         mine = (self._name, self._mark)
-        return lambda connection: connection.execute(_MARK_STANDS, mine).fetchone() is not None
+        try:
+            # In one message; the mark is our own name and number.
+            connection.execute(f"{_MARK} ('{self._name}', {self._mark}) {_MARK_MOVES}; COMMIT")
+        except psycopg.Error as error:
+            if not undecided(error, connection):
+                raise
+            self._after_loss(
+                error, lambda at: at.execute(_MARK_STANDS, mine).fetchone() is not None
+            )
+            return None
+        return written
 
-    def told_after_loss(self, error: psycopg.Error, stands: Stands) -> None:
-        """Find out whether a commit stands whose answer was lost; returns when it does.
+    def _commit_calls(
+        self, connection: BoundedConnection, before: Head, written: Calls
+    ) -> Changes | None:
+        try:
+            answers = decision.call_all(connection, written.calls)
+        except psycopg.Error as error:
+            if error.sqlstate == decision.ATTEMPTED_STATE:
+                raise InvariantBroken("an order has an attempt already") from error
+            if not undecided(error, connection):
+                raise
+            written.done = self.told_after_loss(error, written.calls)
+            return None
+        written.done = [answer[0] == "DONE" for answer in answers]
+        if all(written.done):
+            return decision.all_taken_on(before, written, answers)
+        # Those after it were shown what it did not do.
+        self._books.forget_writers()
+        return None
+
+    def told_after_loss(self, error: psycopg.Error, calls: Sequence[Call]) -> list[bool]:
+        """Find out which calls stand whose answer was lost, by their rows.
 
         Raises:
-            StoreUnavailable: it does not stand, or nobody can say whether it does.
+            StoreUnavailable: none stands, or nobody can say whether one does.
         """
+        ids = [one.row_id for one in calls if one.row_id is not None]
+        found = self._after_loss(
+            error, lambda at: {row[0] for row in at.execute(_ROWS_THAT_STAND, (ids,)).fetchall()}
+        )
+        return [one.row_id in found for one in calls]
+
+    def _after_loss(self, error: psycopg.Error, ask: Callable[[BoundedConnection], T]) -> T:
         self._books.forget_writers()
-        told = self._link.after_loss(stands)
+        told = self._link.after_loss(ask)
         if told is None:
             raise StoreUnavailable(
                 "the connection was lost at the commit, and nobody can say yet whether it stands"
@@ -106,6 +108,7 @@ class Commits:
             raise StoreUnavailable(
                 "the connection was lost before the commit; nothing was written"
             ) from error
+        return told
 
     def forget(self) -> None:
         """Take this writer's mark out of the database, as far as that goes, when it ends."""

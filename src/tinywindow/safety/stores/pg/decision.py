@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, LiteralString
 
+import psycopg
+
 from tinywindow.safety.domain.audit import seal
-from tinywindow.safety.domain.book import Changes, DecisionIds, Draft
+from tinywindow.safety.domain.book import Book, Changes, DecisionIds, Draft
 from tinywindow.safety.domain.records import Head
 from tinywindow.safety.domain.windows import Execution, ExecutionKind, Outcome
 from tinywindow.safety.errors import InvariantBroken
 from tinywindow.safety.stores import schema
+from tinywindow.safety.stores.pg.link import BoundedConnection
 from tinywindow.safety.stores.sql.ledger import order_row
 from tinywindow.safety.stores.sql.part import INTEGER_MAX
 
 __all__ = [
     "ATTEMPTED_STATE",
-    "DECIDE",
-    "OneCall",
+    "Call",
+    "Calls",
     "Written",
+    "all_taken_on",
+    "call",
+    "call_all",
     "fits",
+    "foreseen",
     "parameters",
     "taken_on",
-    "writes",
 ]
 
-DECIDE: Final[LiteralString] = (
+_DECIDE: Final[LiteralString] = (
     "SELECT status, seq, digest, slot FROM tinywindow_decide("
-    "%s::bigint, %s::bigint, %s::text, %s::boolean, %s::text, %s::orders, %s::bigint,"
-    " %s::bigint, %s::bigint, %s::bigint, %s::bigint, %s::audit_log, %s::text)"
+    "$1::bigint, $2::bigint, $3::text, $4::boolean, $5::text, $6::orders, $7::bigint,"
+    " $8::bigint, $9::bigint, $10::bigint, $11::bigint, $12::audit_log, $13::text)"
 )
-"""The order's way in one round trip; a transaction of its own where none is open."""
+_EXECUTE: Final[LiteralString] = (
+    "EXECUTE tinywindow_decide(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+)
 
 _ORDER_COLUMNS: Final = tuple(column.name for column in schema.orders.columns)
 _AUDIT_COLUMNS: Final = tuple(column.name for column in schema.audit_log.columns)
@@ -41,20 +50,59 @@ ATTEMPTED_STATE: Final = "TW002"
 
 
 @dataclass(frozen=True, slots=True)
-class OneCall:
+class Call:
     """A draft that one call commits, and what the call is given."""
 
     draft: Draft[Any]
     parameters: tuple[Any, ...]
 
+    @property
+    def row_id(self) -> str | None:
+        """The audit row by which it can be told later whether it stands."""
+        return self.draft.audit[0].id if self.draft.audit else None
 
-Written = OneCall | Changes | None
-"""What a transaction has left to write at its commit, or what it has written; None for nothing."""
+
+@dataclass(slots=True)
+class Calls:
+    """Drafts that a transaction has left to commit, each by a call.
+
+    `foreseen` are the attempts that the later drafts were shown, under ids of no meaning. `done`
+    says after the commit which of the drafts stand; the others wrote nothing.
+    """
+
+    calls: list[Call] = field(default_factory=list)
+    foreseen: list[Execution] = field(default_factory=list)
+    done: list[bool] = field(default_factory=list)
 
 
-def writes(draft: Draft[Any]) -> bool:
-    """Whether a draft that one call can commit leaves anything behind."""
-    return draft.hold is not None or bool(draft.audit)
+Written = Calls | Changes
+"""What a transaction has left to write at its commit, or what it has written."""
+Answer = tuple[Any, ...]
+"""What a call gives: its status, the sequence number and digest of its row, and its slot."""
+
+
+def call(connection: BoundedConnection, one: Call) -> Answer:
+    """The order's way in one round trip, in a transaction of its own."""
+    return _sent(connection, [one])[0]
+
+
+def call_all(connection: BoundedConnection, calls: Sequence[Call]) -> list[Answer]:
+    """Call one after another, and commit, in one round trip."""
+    return _sent(connection, calls, "COMMIT")
+
+
+def _sent(
+    connection: BoundedConnection, calls: Sequence[Call], *then: LiteralString
+) -> list[Answer]:
+    connection.prepare("tinywindow_decide", _DECIDE)
+    cursor = psycopg.ClientCursor(connection)
+    given = [value for one in calls for value in one.parameters]
+    cursor.execute("; ".join([*(_EXECUTE for _ in calls), *then]), given)
+    answers = []
+    for number in range(len(calls)):
+        cursor.set_result(number)
+        answers.append(cursor.fetchone() or ("NONE",))
+    return answers
 
 
 def fits(ids: DecisionIds, draft: Draft[Any], *, known: bool) -> bool:
@@ -112,8 +160,15 @@ def parameters(head: Head, ids: DecisionIds, draft: Draft[Any], *, known: bool) 
     )
 
 
-def taken_on(head: Head, draft: Draft[Any], answer: tuple[Any, ...]) -> Changes:
-    """What the cached book takes on after the call committed the draft."""
+def foreseen(book: Book, draft: Draft[Any]) -> Changes:
+    """What the next draft is shown of this one before it is committed."""
+    slot = book.executions.last_id + 1 if draft.take_slot and draft.hold is not None else None
+    head = book.head
+    return taken_on(head, draft, ("DONE", head.audit_seq, head.audit_hash, slot))
+
+
+def taken_on(head: Head, draft: Draft[Any], answer: Answer) -> Changes:
+    """What the cached book takes on after a call committed the draft."""
     _, seq, digest, slot = answer
     moved = replace(head, audit_seq=seq, audit_hash=digest)
     if draft.hold is not None:
@@ -128,6 +183,19 @@ def taken_on(head: Head, draft: Draft[Any], answer: tuple[Any, ...]) -> Changes:
         holds=() if draft.hold is None else (draft.hold,),
         executions=executions,
     )
+
+
+def all_taken_on(before: Head, written: Calls, answers: Sequence[Answer]) -> Changes:
+    """The same for several, in the place of what was foreseen."""
+    changes = Changes(before)
+    for one, answer in zip(written.calls, answers, strict=True):
+        added = taken_on(changes.head, one.draft, answer)
+        changes = replace(
+            added,
+            holds=(*changes.holds, *added.holds),
+            executions=(*changes.executions, *added.executions),
+        )
+    return replace(changes, withdrawn=tuple(written.foreseen))
 
 
 def _record(values: list[object]) -> str:

@@ -7,12 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar, cast
 
+import psycopg
+from sqlalchemy import bindparam
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.sql import ClauseElement
 
 from tinywindow.safety.errors import InvariantBroken
 from tinywindow.safety.stores.pg.link import BoundedConnection
 from tinywindow.safety.stores.sql.engine import Compiler, Engine, Row
+from tinywindow.safety.stores.sql.rows import Writer
 
 __all__ = ["Asked", "PostgresEngine"]
 
@@ -25,41 +29,92 @@ compiled: Final = Compiler(PGDialect_psycopg())  # type: ignore[no-untyped-call]
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Several queries in one: its name on the server, how it is prepared, and how it is run."""
+    """Several queries in one: its name on the server, its text, and how it is run."""
 
     name: str
-    prepare: str
+    text: str
     execute: str
 
 
 _joined: Final[dict[tuple[int, ...], Joined]] = {}
 
 
+_upserts: Final[dict[int, ClauseElement]] = {}
+
+
 class PostgresEngine:
-    """Runs compiled statements on one connection, inside the transaction at hand."""
+    """Runs compiled statements on one connection, inside the transaction at hand.
+
+    What was left is sent in one message with whatever is asked next: each message is a round trip
+    for which everybody waits who waits for the lock.
+    """
 
     def __init__(self, connection: BoundedConnection) -> None:
         self._connection = connection
+        self._left: list[str] = []
 
     def rows(
         self, statement: ClauseElement, params: Mapping[str, object] | None = None
     ) -> list[Row]:
         """Run a query and give all its rows."""
-        text, constants = compiled(statement)
-        return self._connection.execute(text, {**constants, **(params or {})}).fetchall()
+        return self._run(statement, params).fetchall()
 
     def run(self, statement: ClauseElement, params: Mapping[str, object] | None = None) -> int:
         """Run a change and give the number of rows it changed."""
-        text, constants = compiled(statement)
-        return self._connection.execute(text, {**constants, **(params or {})}).rowcount
+        return self._run(statement, params).rowcount
 
     def insert(self, statement: ClauseElement, params: Mapping[str, object]) -> int:
         """Run an insert and give the new row's integer id, where the table has one."""
-        text, constants = compiled(statement)
-        cursor = self._connection.execute(text, {**constants, **params})
+        cursor = self._run(statement, params)
         # SQLAlchemy asks for the id of a row whose table numbers it.
         row = cursor.fetchone() if cursor.description else None
         return row[0] if row is not None and isinstance(row[0], int) else 0
+
+    def leave(self, statement: ClauseElement, params: Mapping[str, object]) -> None:
+        """Change something with the next message."""
+        self._left.append(self._text(statement, params))
+
+    def put(self, writer: Writer, params: Mapping[str, object]) -> None:
+        """Update a row by its key, or insert it where there is none, with the next message."""
+        self.leave(_upsert_of(writer), params)
+
+    def flush(self) -> None:
+        """Send what was left."""
+        if self._left:
+            self._send(self._left.pop())
+
+    def _run(
+        self, statement: ClauseElement, params: Mapping[str, object] | None
+    ) -> psycopg.Cursor[Row]:
+        if self._left:
+            return self._send(self._text(statement, params))
+        text, constants = compiled(statement)
+        return self._connection.execute(text, {**constants, **(params or {})})
+
+    def _text(self, statement: ClauseElement, params: Mapping[str, object] | None) -> str:
+        """A statement with its parameters in it, quoted by the driver."""
+        text, constants = compiled(statement)
+        cursor = psycopg.ClientCursor(self._connection)
+        return cursor.mogrify(text, {**constants, **(params or {})})
+
+    def _send(self, text: str) -> psycopg.Cursor[Row]:
+        """Send what was left and a statement in one message; gives the statement's answer."""
+        texts, self._left = [*self._left, text], []
+        cursor = psycopg.ClientCursor(self._connection)
+        # Quoted text; the driver asks for a literal, and sends it as it is without parameters.
+        cursor.execute("; ".join(texts))
+        cursor.set_result(-1)
+        return cursor
+
+
+def _upsert_of(writer: Writer) -> ClauseElement:
+    made = _upserts.get(id(writer))
+    if made is None:
+        add = insert(writer.table).values({name: bindparam(f"p_{name}") for name in writer.names})
+        changed = {name: add.excluded[name] for name in writer.names if name not in writer.key}
+        made = add.on_conflict_do_update(index_elements=writer.key, set_=changed)
+        _upserts[id(writer)] = made
+    return made
 
 
 class _Recorder:
@@ -81,6 +136,17 @@ class _Recorder:
     def insert(self, statement: ClauseElement, params: Mapping[str, object]) -> int:
         del statement, params
         raise InvariantBroken("a look writes nothing")
+
+    def leave(self, statement: ClauseElement, params: Mapping[str, object]) -> None:
+        del statement, params
+        raise InvariantBroken("a look writes nothing")
+
+    def put(self, writer: Writer, params: Mapping[str, object]) -> None:
+        del writer, params
+        raise InvariantBroken("a look writes nothing")
+
+    def flush(self) -> None:
+        """Nothing was left."""
 
 
 class _Replayed(_Recorder):
@@ -115,9 +181,7 @@ class Asked:
 
     def prepare(self, connection: BoundedConnection) -> None:
         """Have the server prepare the statement, once for each connection."""
-        if self.joined.name not in connection.prepared:
-            connection.execute(self.joined.prepare)
-            connection.prepared.add(self.joined.name)
+        connection.prepare(self.joined.name, self.joined.text)
 
     def answered(self, row: Row | None, look: Callable[[Engine], T]) -> T:
         """Give the look its answers, from the one row that the statement brought."""
@@ -150,9 +214,9 @@ def _joined_of(statements: list[ClauseElement]) -> Joined:
             return f"${names.index(found[1]) + 1}"
 
         name = f"tinywindow_look_{len(_joined)}"
-        prepare = f"PREPARE {name} AS {_PARAMETER.sub(numbered, text)}"
+        text = _PARAMETER.sub(numbered, text)
         given = ", ".join(f"%({one})s" for one in names)
-        known = Joined(name, prepare, f"EXECUTE {name}({given})" if names else f"EXECUTE {name}")
+        known = Joined(name, text, f"EXECUTE {name}({given})" if names else f"EXECUTE {name}")
         _joined[key] = known
     return known
 

@@ -57,6 +57,7 @@ SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE pid = %s AND ap
 """
 _FENCE_SETTINGS: Final = "SET statement_timeout = 900"
 RV = TypeVar("RV")
+Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 
 class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
@@ -68,14 +69,25 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
         super().__init__(pgconn)
         self.prepared: set[str] = set()
 
+    def prepare(self, name: str, text: str) -> None:
+        """Have the server prepare a statement, once; a transaction that fails keeps it."""
+        if name not in self.prepared:
+            self.execute(f"PREPARE {name} AS {text}")
+            self.prepared.add(name)
+
+    def run_prepared(self, name: str, text: str) -> Cursor:
+        """Run a statement without parameters that is prepared at its first use."""
+        self.prepare(name, text)
+        return self.execute(f"EXECUTE {name}")
+
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Wait for an answer, at most `answer_timeout_s` seconds where no bound is given."""
         return super().wait(gen, interval, self.answer_timeout_s if timeout is None else timeout)
 
 
-def undecided(error: psycopg.Error) -> bool:
+def undecided(error: psycopg.Error, connection: BoundedConnection) -> bool:
     """Whether an answer was lost on the way, so that nobody knows yet what it was."""
-    return error.sqlstate not in _TOO_SLOW
+    return error.sqlstate not in _TOO_SLOW and lost(error, connection)
 
 
 def lost(error: psycopg.Error, connection: BoundedConnection | None) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import Final
+from collections.abc import Callable
+from typing import Final, LiteralString
 
 import psycopg
 
@@ -13,13 +14,13 @@ from tinywindow.safety.stores.pg.link import Link
 
 __all__ = ["POLL_INTERVAL_S", "HeadWatch", "token_of"]
 
-POLL_INTERVAL_S: Final = 0.02
+POLL_INTERVAL_S: Final = 0.03
 """How often the head is read; with the read itself, a commit is seen within 50 ms."""
 RETRY_INTERVAL_S: Final = 0.2
 """How often a database that is away is tried again."""
 UNKNOWN: Final = -1
 
-_POLL: Final = (
+_POLL: Final[LiteralString] = (
     "SELECT version + stop_epoch + audit_seq, 2 * stop_epoch + (trading = 'STOPPED')::int"
     " FROM head WHERE id = 1"
 )
@@ -43,6 +44,7 @@ class HeadWatch:
         self._token = token_of(head)
         self._stops = stops_of(head)
         self._seen = 0
+        self._waiting: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -62,13 +64,29 @@ class HeadWatch:
         """What `stops_of` says of the newest token's head; -1 when the database is away."""
         return self._stops
 
+    def tell(self, since: int, notify: Callable[[], None]) -> bool:
+        """Call `notify` once the token has moved on from `since`; False when it has already."""
+        with self._lock:
+            if self._token != since:
+                return False
+            self._waiting.append(notify)
+            return True
+
     def saw(self, head: Head) -> None:
         """Take on the head that this store's writer holds locked, or committed just now."""
         with self._lock:
             self._seen += 1
-            # The token last: whoever sees it move finds the stops that belong to it.
-            self._stops = stops_of(head)
-            self._token = token_of(head)
+            self._move(token_of(head), stops_of(head))
+
+    def _move(self, token: int, stops: int) -> None:
+        # The token last: whoever sees it move finds the stops that belong to it.
+        self._stops = stops
+        if token == self._token:
+            return
+        self._token = token
+        waiting, self._waiting = self._waiting, []
+        for notify in waiting:
+            notify()
 
     def _poll(self) -> None:
         pause, known = POLL_INTERVAL_S, self._seen
@@ -79,7 +97,7 @@ class HeadWatch:
                 known, pause = before, POLL_INTERVAL_S / 2
                 continue
             try:
-                row = self._link.get().execute(_POLL).fetchone()
+                row = self._link.get().run_prepared("tinywindow_poll", _POLL).fetchone()
                 token, stops = (UNKNOWN, UNKNOWN) if row is None else (int(row[0]), int(row[1]))
                 pause = POLL_INTERVAL_S
             except (psycopg.Error, StoreUnavailable, ConfigurationError):
@@ -88,8 +106,7 @@ class HeadWatch:
             with self._lock:
                 # An answer from before what the writer saw would go back behind it.
                 if self._seen == before:
-                    self._stops = stops
-                    self._token = token
+                    self._move(token, stops)
         self._link.drop()
 
     def stop(self) -> None:

@@ -18,7 +18,7 @@ from tinywindow.safety.stores.pg.watch import HeadWatch
 from tinywindow.safety.stores.sql.engine import Engine
 from tinywindow.safety.stores.sql.tx import SqlTx
 
-__all__ = ["Writing", "roll_back"]
+__all__ = ["Writing", "nothing", "roll_back"]
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -72,10 +72,15 @@ class Writing:
             # Whoever finds the book as it was has nobody beside it, and may go straight again.
             self.alone = not begun.moved
             self.books.written(begun.book, begun.changes)
+            before = begun.book.head
             self._watch.saw(begun.book.head)
-            tx = SqlTx(PostgresEngine(connection), begun.book)
-            result, written = script(tx, begun.found)
-            changes = self.commits.commit(connection, begun.book.head, written)
+            try:
+                result, written = script(SqlTx(PostgresEngine(connection), begun.book), begun.found)
+                changes = self.commits.commit(connection, before, written)
+            except BaseException:
+                # It may have been shown what will not stand now.
+                self.books.forget_writers()
+                raise
         except BaseException:  # all or nothing, whatever broke
             roll_back(connection, self.link)
             raise
@@ -94,6 +99,10 @@ class Writing:
         """Leave nothing of this writer behind."""
         self.commits.forget()
         self.link.drop()
+
+
+def nothing(_: Engine) -> None:
+    """The look of whoever looks for nothing."""
 
 
 def roll_back(connection: BoundedConnection, link: Link) -> None:

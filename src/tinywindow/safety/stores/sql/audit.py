@@ -128,7 +128,7 @@ class AuditPart(Part):
         sealed = seal(stamped(draft, self.wall))
         if self._known(sealed.id):
             return
-        self._db.insert(_OUTBOX_ADD, {"p_id": sealed.id, "p_draft": sealed.body})
+        self._db.leave(_OUTBOX_ADD, {"p_id": sealed.id, "p_draft": sealed.body})
 
     def _known(self, row_id: str) -> bool:
         params = {"p_id": row_id}
@@ -140,7 +140,7 @@ class AuditPart(Part):
         for row_id, text in waiting:
             if first(self._db.rows(_KNOWN, {"p_id": row_id})) is None:
                 self._append(sealed_from_outbox(str(text)))
-            self._db.run(_OUTBOX_DROP, {"p_id": row_id})
+            self._db.leave(_OUTBOX_DROP, {"p_id": row_id})
         return len(waiting)
 
     def audit_rows(

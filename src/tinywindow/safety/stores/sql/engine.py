@@ -16,6 +16,8 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from tinywindow.safety.stores.sql.rows import Writer
+
 __all__ = ["Compiler", "Engine", "Row", "SqliteEngine"]
 
 Row = tuple[object, ...]
@@ -36,6 +38,20 @@ class Engine(Protocol):
 
     def insert(self, statement: ClauseElement, params: Mapping[str, object]) -> int:
         """Run an insert and give the new row's integer id, where the table has one."""
+        ...
+
+    def leave(self, statement: ClauseElement, params: Mapping[str, object]) -> None:
+        """Change something of which nobody asks what came of it; in its order, at the latest by
+        `flush`, which also tells its fault.
+        """
+        ...
+
+    def put(self, writer: Writer, params: Mapping[str, object]) -> None:
+        """Update a row by its key, or insert it where there is none; done as `leave` is."""
+        ...
+
+    def flush(self) -> None:
+        """See that all that was left is done."""
         ...
 
 
@@ -86,6 +102,18 @@ class SqliteEngine:
     def insert(self, statement: ClauseElement, params: Mapping[str, object]) -> int:
         """Run an insert and give the new row's integer id, where the table has one."""
         return self._run(statement, params).lastrowid or 0
+
+    def leave(self, statement: ClauseElement, params: Mapping[str, object]) -> None:
+        """Change something, at once."""
+        self._run(statement, params)
+
+    def put(self, writer: Writer, params: Mapping[str, object]) -> None:
+        """Update a row by its key, or insert it where there is none."""
+        if self.run(writer.update, params) == 0:
+            self._run(writer.insert, params)
+
+    def flush(self) -> None:
+        """Nothing was left."""
 
     def _run(self, statement: ClauseElement, params: Mapping[str, object] | None) -> sqlite3.Cursor:
         text, constants = compiled(statement)

@@ -28,10 +28,8 @@ from tinywindow.safety.stores.sql.part import (
 from tinywindow.safety.stores.sql.rows import Writer
 
 __all__ = [
-    "HOLD_COLUMNS",
     "LedgerPart",
     "decision_spent",
-    "hold_of",
     "order_row",
     "read_hold",
     "read_holds",
@@ -50,8 +48,8 @@ _POSITIONS: Final = Writer.of(schema.positions, key=("venue", "account", "symbol
 _PRICES: Final = Writer.of(schema.reference_prices, key=("symbol",))
 _EXPOSURES: Final = Writer.of(schema.exposures, key=("symbol",))
 
-HOLD_COLUMNS: Final = tuple(c for c in schema.orders.columns if c.name != "version")
-_HOLD: Final = select(*HOLD_COLUMNS).where(_O.client_order_id == bindparam("p_id"))
+_ORDER_COLUMNS: Final = tuple(c for c in schema.orders.columns if c.name != "version")
+_HOLD: Final = select(*_ORDER_COLUMNS).where(_O.client_order_id == bindparam("p_id"))
 # All that has not ended, also in a state that is none: it must be found damaged, not overlooked.
 # Written as the ranges between the ends, which the index on the state serves.
 _NOT_ENDED: Final = or_(
@@ -59,8 +57,8 @@ _NOT_ENDED: Final = or_(
     *(and_(_O.state > end, _O.state < later) for end, later in pairwise(_ENDS)),
     _O.state > _ENDS[-1],
 )
-_OPEN_HOLDS: Final = select(*HOLD_COLUMNS).where(_NOT_ENDED).order_by(_O.created_ms)
-_HOLDS_SINCE: Final = select(*HOLD_COLUMNS).where(_O.version > bindparam("p_since"))
+_OPEN_HOLDS: Final = select(*_ORDER_COLUMNS).where(_NOT_ENDED).order_by(_O.created_ms)
+_HOLDS_SINCE: Final = select(*_ORDER_COLUMNS).where(_O.version > bindparam("p_since"))
 _DECISION: Final = select(_O.client_order_id).where(_O.decision_id == bindparam("p_id")).limit(1)
 _POSITION_COLUMNS: Final = tuple(c for c in schema.positions.columns if c.name != "version")
 _POSITIONS_SINCE: Final = select(*_POSITION_COLUMNS).where(_P.version > bindparam("p_since"))
@@ -78,13 +76,13 @@ _GUARD_EXPOSURE: Final = (
 def read_hold(db: Engine, client_order_id: str) -> Hold | None:
     """One reservation by its id, open or ended."""
     row = first(db.rows(_HOLD, {"p_id": client_order_id}))
-    return None if row is None else hold_of(row)
+    return None if row is None else _hold(row)
 
 
 def read_holds(db: Engine, *, since: int | None) -> tuple[Hold, ...]:
     """The open reservations, or all that changed after version `since`."""
     rows = db.rows(_OPEN_HOLDS) if since is None else db.rows(_HOLDS_SINCE, {"p_since": since})
-    return tuple(hold_of(row) for row in rows)
+    return tuple(_hold(row) for row in rows)
 
 
 def read_positions(db: Engine, *, since: int | None) -> tuple[Position, ...]:
@@ -105,8 +103,7 @@ def decision_spent(db: Engine, decision_id: str, client_order_id: str) -> bool:
     return row is not None and str(row[0]) != client_order_id
 
 
-def hold_of(row: Row) -> Hold:
-    """A reservation from its columns, `HOLD_COLUMNS`."""
+def _hold(row: Row) -> Hold:
     return Hold(
         client_order_id=str(row[0]),
         key=PositionKey(str(row[1]), str(row[2]), str(row[3]), str(row[4])),

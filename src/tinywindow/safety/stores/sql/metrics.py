@@ -105,7 +105,7 @@ class MetricsPart(Part):
 
     def add_mark(self, mark: MarkRecord) -> int:
         """Append an equity mark; its `id` is ignored and the store's own returned."""
-        return _MARKS.add(
+        return _MARKS.number(
             self._db,
             {
                 "account": mark.account,
@@ -166,7 +166,7 @@ class MetricsPart(Part):
             "version": self._touch(),
         }
         if known is None:
-            row_id = _EXECUTIONS.add(self._db, params)
+            row_id = _EXECUTIONS.number(self._db, params)
             row = Execution(row_id, ExecutionKind(kind), at_ms, outcome, resolved_ms)
         else:
             _REVISE.put(self._db, {**params, "id": known.id})

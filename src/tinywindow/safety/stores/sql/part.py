@@ -189,6 +189,7 @@ class Part:
                 raise InvariantBroken(
                     "the head row moved under the lock, or a sum is above its cap"
                 )
+        self._db.flush()
         return self._pending.changes(self._head)
 
 
