@@ -35,14 +35,16 @@ class World:
         self._memory = MemoryDatabase()
         self._opened: list[Store] = []
 
-    async def open(self) -> Store:
+    async def open(self, *, attempts: bool = True) -> Store:
         store: Store
         if self.kind == "memory":
             store = MemoryStore(self._memory)
         elif self.kind == "postgres":
-            store = await PostgresStore.open(self.url, require_durable=False)
+            store = await PostgresStore.open(self.url, require_durable=False, attempts=attempts)
         else:
-            store = await SqliteStore.open(self.path, inline=self.kind == "sqlite-inline")
+            store = await SqliteStore.open(
+                self.path, inline=self.kind == "sqlite-inline", attempts=attempts
+            )
         self._opened.append(store)
         return store
 

@@ -9,7 +9,9 @@ import pytest
 from store_worlds import Failing, World, hold, latch, summary, trip
 
 from tinywindow.safety.domain.book import DecisionIds, Draft
+from tinywindow.safety.domain.breaker_documents import RESET_MARK, NavPoint, ResetMark
 from tinywindow.safety.domain.records import TradingState
+from tinywindow.safety.domain.windows import Outcome
 from tinywindow.safety.errors import LedgerBusy, SafetyError, StoreUnavailable
 from tinywindow.safety.ports import Store, Tx
 
@@ -184,3 +186,26 @@ async def test_many_callers_at_once_are_each_served_once(store: Store) -> None:
 
     seen = await asyncio.gather(*(one(number) for number in range(50)))
     assert sorted(seen) == list(range(50))
+
+
+async def test_a_store_without_attempts_says_that_nobody_can_count(world: World) -> None:
+    """What the flattener opens at a stop: it neither decides nor measures."""
+    if world.kind == "memory":
+        pytest.skip("one book for all stores")
+    one, other = await world.open(), await world.open(attempts=False)
+
+    def attempt(name: str) -> Callable[[Tx], object]:
+        return lambda tx: tx.put_execution(
+            kind="order", at_ms=7, outcome=Outcome.FAILED, resolved_ms=8, client_order_id=name
+        )
+
+    await one.transact(attempt("a"))
+    for look in (other.transact, other.read):
+        counted = await look(lambda tx: tx.book().executions)
+        assert (counted.size, counted.unread) == (0, True)
+    await one.transact(attempt("b"))
+    await one.transact(lambda tx: tx.put_document(RESET_MARK, ResetMark(1, NavPoint()).to_text()))
+    for look in (other.transact, other.read):
+        counted = await look(lambda tx: tx.book().executions)
+        assert (counted.size, counted.unread) == (0, True)
+    assert await one.transact(lambda tx: tx.book().executions.size) == 1

@@ -194,7 +194,7 @@ def _count_reading(
     breached: bool,
     note: str = "",
 ) -> MetricReading:
-    if executions.overflowed:
+    if executions.overflowed or executions.unread:
         breached, note = True, _OVERFLOW_NOTE
     state = MetricState.BREACHED if breached else MetricState.OK
     return MetricReading(value, limit, state, executions.orders_fed_at_ms, note)

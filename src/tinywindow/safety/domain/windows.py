@@ -191,6 +191,8 @@ class ExecutionBook:
     Attributes:
         overflowed: an attempt could not be kept, so that nobody can count any more: the three
             metrics then read as breached until a reset clears them.
+        unread: the attempts were left in the database, so that nobody can count here; no reset
+            changes that.
         fed_at_ms: when the newest attempt was made or resolved; None before the first.
         orders_fed_at_ms: the same of orders alone, which velocity and streak are fed by.
         last_id: the highest id seen; what a confirmed reset clears through.
@@ -210,10 +212,12 @@ class ExecutionBook:
         "last_id",
         "orders_fed_at_ms",
         "overflowed",
+        "unread",
     )
 
     def __init__(self) -> None:
         self.overflowed = False
+        self.unread = False
         self.fed_at_ms: int | None = None
         self.orders_fed_at_ms: int | None = None
         self.last_id = 0

@@ -153,8 +153,10 @@ _opening: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = (
 )
 
 
-async def open_store(location: Location) -> Store:
+async def open_store(location: Location, *, attempts: bool = True) -> Store:
     """Open the store at a location; an SQLite file's schema is brought up to date first.
+
+    Without `attempts` its book has none: for whoever neither decides nor measures.
 
     Raises:
         StoreUnavailable: it cannot be opened, or a PostgreSQL database has another schema.
@@ -163,21 +165,21 @@ async def open_store(location: Location) -> Store:
     if location.sqlite_path is None:
         from tinywindow.safety.stores.postgres import PostgresStore  # noqa: PLC0415 - an extra
 
-        return await PostgresStore.open(location.url)
+        return await PostgresStore.open(location.url, attempts=attempts)
     from tinywindow.safety.stores.sqlite import SqliteStore  # noqa: PLC0415 - loads SQLAlchemy
 
     return await SqliteStore.open(
-        location.sqlite_path, data_dir=location.data_dir, wall=location.wall
+        location.sqlite_path, data_dir=location.data_dir, wall=location.wall, attempts=attempts
     )
 
 
-async def open_context(location: Location) -> SafetyContext:
+async def open_context(location: Location, *, attempts: bool = True) -> SafetyContext:
     """Open a store with what stands beside it, and compare it with its anchor.
 
     A context of one's own: the flattener's thread has one, since a store belongs to one loop.
     """
     context = SafetyContext(
-        store=await open_store(location),
+        store=await open_store(location, attempts=attempts),
         data_dir=location.data_dir,
         kill_file=KillFile(location.data_dir / "KILL"),
         journal=Journal(location.data_dir / "journal.jsonl"),
@@ -205,12 +207,15 @@ async def open_context(location: Location) -> SafetyContext:
 class ContextHandle:
     """One object's share in a context; resolved at construction, opened at the first await."""
 
-    def __init__(self, db_connection: object, *, data_dir: Path | None = None) -> None:
-        """Check what was passed.
+    def __init__(
+        self, db_connection: object, *, data_dir: Path | None = None, attempts: bool = True
+    ) -> None:
+        """Check what was passed; without `attempts` the store is one as `open_store` says.
 
         Raises:
             ConfigurationError: when it is no durable database.
         """
+        self._attempts = attempts
         self._context: SafetyContext | None = None
         self._given: SafetyContext | None = None
         self._location: Location | None = None
@@ -241,7 +246,7 @@ class ContextHandle:
         location = self._location
         if location is None:
             raise AssertionError("a handle has a location or a context")
-        return f"{location.url}|{location.data_dir}"
+        return f"{location.url}|{location.data_dir}|{self._attempts}"
 
     @property
     def data_dir(self) -> Path:
@@ -277,7 +282,7 @@ class ContextHandle:
                     location.data_dir.mkdir(parents=True, exist_ok=True)
                 except OSError as error:
                     raise StoreUnavailable(f"the data directory cannot be made: {error}") from error
-                registry[self._key] = await open_context(location)
+                registry[self._key] = await open_context(location, attempts=self._attempts)
             return registry[self._key]
 
     async def close(self) -> None:

@@ -114,7 +114,12 @@ class KillSwitch:
             self._flattener = (
                 FlattenerTask(self._handle, exchanges_by_name, tools)
                 if inline
-                else FlattenerThread(lambda: ContextHandle(db_connection), exchanges_by_name, tools)
+                else FlattenerThread(
+                    # At a stop every process opens one, and all read the whole book at once.
+                    lambda: ContextHandle(db_connection, attempts=False),
+                    exchanges_by_name,
+                    tools,
+                )
             )
         self._roles = {"kill-switch"} | ({"flattener"} if exchanges_by_name else set())
         self._watch = KillWatch(

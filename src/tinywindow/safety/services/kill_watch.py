@@ -213,7 +213,13 @@ class KillWatch:
             sightings.append(Sighting(now, begun))
         arrived = []
         for sighting in sorted(sightings, key=lambda one: now is not None and one.ring == now):
-            if await self._may_be_new(sighting.ring, view, stands=sighting.ring == now):
+            try:
+                new = await self._may_be_new(sighting.ring, view, stands=sighting.ring == now)
+            except StoreUnavailable as fault:
+                # It stays, and entries with it, until the database can say.
+                _log.warning("ring_not_judged", error=str(fault))
+                continue
+            if new:
                 arrived.append(sighting)
             else:
                 self._register.notes.settle(sighting)

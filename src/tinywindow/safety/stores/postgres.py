@@ -77,8 +77,9 @@ _REVISION: Final = "SELECT version_num FROM alembic_version"
 class PostgresStore:
     """Implements `ports.Store` on one PostgreSQL database."""
 
-    def __init__(self, url: str, *, require_durable: bool = True) -> None:
+    def __init__(self, url: str, *, require_durable: bool = True, attempts: bool = True) -> None:
         """Connect to a database whose schema is up to date; see `open`."""
+        self._attempts = attempts
 
         def link(purpose: str, settings: LiteralString) -> Link:
             return Link(url, purpose, settings=settings, require_durable=require_durable)
@@ -93,7 +94,7 @@ class PostgresStore:
             raise
         self._books = Books()
         self._watch = HeadWatch(link("watch", READER), head)
-        self._writing = Writing(writer, self._books, self._watch)
+        self._writing = Writing(writer, self._books, self._watch, attempts=attempts)
         self._orders = Orders(self._writing)
         self._filling: asyncio.Task[None] | None = None
         self._closed = False
@@ -101,16 +102,19 @@ class PostgresStore:
         self._reads = Worker("tinywindow-reader", turn=NoTurn(), on_stop=self._reading.drop)
 
     @classmethod
-    async def open(cls, url: str, *, require_durable: bool = True) -> PostgresStore:
+    async def open(
+        cls, url: str, *, require_durable: bool = True, attempts: bool = True
+    ) -> PostgresStore:
         """Connect, and make sure that the schema is the newest and commits are durable.
 
-        `require_durable=False` is for tests on servers that do not sync.
+        `require_durable=False` is for tests on servers that do not sync. Without `attempts` the
+        book has none: for whoever neither decides nor measures.
 
         Raises:
             StoreUnavailable: it cannot be reached, or `tinywindow db upgrade` has yet to run.
             ConfigurationError: the server may lose what it says it committed.
         """
-        return await asyncio.to_thread(cls, url, require_durable=require_durable)
+        return await asyncio.to_thread(cls, url, require_durable=require_durable, attempts=attempts)
 
     async def decide(self, ids: DecisionIds, propose: Callable[[DecisionView], Draft[T]]) -> T:
         """Take the order's way: one thread hop, and one round trip where nobody else writes.
@@ -224,7 +228,7 @@ class PostgresStore:
             connection = self._reading.get()
             try:
                 cached = None if whole else self._books.readers
-                result = work(begin(connection, READING, cached, nothing))
+                result = work(begin(connection, READING, cached, nothing, attempts=self._attempts))
                 connection.execute("COMMIT")
             except BaseException:  # all or nothing, whatever broke
                 roll_back(connection, self._reading)

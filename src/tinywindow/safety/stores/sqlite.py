@@ -83,8 +83,16 @@ def _make_durable(connection: sqlite3.Connection, *, read_only: bool) -> None:
 class SqliteStore:
     """Implements `ports.Store` on one SQLite file."""
 
-    def __init__(self, database: Path, *, inline: bool = False, wall: Clock | None = None) -> None:
+    def __init__(
+        self,
+        database: Path,
+        *,
+        inline: bool = False,
+        wall: Clock | None = None,
+        attempts: bool = True,
+    ) -> None:
         """Open connections to a file whose schema is up to date; see `open`."""
+        self._attempts = attempts
         self._database = database
         self._wall = wall
         self._connections: list[sqlite3.Connection] = []
@@ -129,10 +137,12 @@ class SqliteStore:
         data_dir: Path | None = None,
         inline: bool = False,
         wall: Clock | None = None,
+        attempts: bool = True,
     ) -> SqliteStore:
         """Open the file, making or upgrading its schema first.
 
-        With a `wall` clock every audit row tells its time beside the row's own.
+        With a `wall` clock every audit row tells its time beside the row's own. Without `attempts`
+        the book has none: for whoever neither decides nor measures.
 
         Raises:
             StoreUnavailable: it cannot be opened, is damaged, or was made by a newer version.
@@ -145,7 +155,7 @@ class SqliteStore:
             except OSError as error:
                 raise StoreUnavailable(f"the database cannot be made: {error}") from error
             upgrade_sqlite(database)
-            return cls(database, inline=inline, wall=wall)
+            return cls(database, inline=inline, wall=wall, attempts=attempts)
 
         # Another process may be upgrading the file, which must not hold up this loop.
         return opened() if inline else await asyncio.to_thread(opened)
@@ -240,7 +250,7 @@ class SqliteStore:
         connection.execute("BEGIN IMMEDIATE")
         try:
             db = SqliteEngine(connection)
-            book, changes = catch_up(db, self._book)
+            book, changes = catch_up(db, self._book, attempts=self._attempts)
             with self._book_lock:
                 if changes is not None:
                     book.apply(changes)
@@ -281,7 +291,7 @@ class SqliteStore:
             connection.execute("BEGIN")
             try:
                 db = SqliteEngine(connection)
-                book, changes = catch_up(db, self._reader_book)
+                book, changes = catch_up(db, self._reader_book, attempts=self._attempts)
                 with self._book_lock:
                     if changes is not None:
                         book.apply(changes)

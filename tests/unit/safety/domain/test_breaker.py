@@ -181,9 +181,10 @@ def test_a_day_may_be_held_open() -> None:
     assert read(state, now_ms=tomorrow)[Metric.DAILY_PNL].value == 0
 
 
-def test_attempts_that_could_not_be_kept_count_as_breached() -> None:
+@pytest.mark.parametrize("why", ["overflowed", "unread"])
+def test_attempts_that_nobody_can_count_count_as_breached(why: str) -> None:
     executions = ExecutionBook()
-    executions.overflowed = True
+    setattr(executions, why, True)
     found = breaches(read(executions=executions))
     assert [one.metric for one in found] == list(Metric)[2:]
     assert found[0].sentence.startswith("TRADE_VELOCITY: more attempts than can be kept")

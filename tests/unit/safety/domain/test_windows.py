@@ -123,6 +123,15 @@ def test_an_attempt_that_had_no_number_yet_gives_way_to_the_one_that_has() -> No
     assert (book.velocity(NOW), book.errors(NOW), book.streak(NOW), book.size) == before
 
 
+def test_no_reset_makes_attempts_countable_that_were_not_read() -> None:
+    book = ExecutionBook()
+    assert not book.unread
+    book.unread = True
+    book.clear_through(5)
+    book.clear_until(NOW)
+    assert book.unread
+
+
 def test_an_order_proven_unsent_returns_its_slot() -> None:
     book = book_of(*orders(PENDING))
     book.upsert(Execution(1, ORDER, NOW + 1, VOID, NOW + 2))

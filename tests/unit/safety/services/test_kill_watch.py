@@ -416,3 +416,32 @@ async def test_a_watcher_that_meets_a_bug_goes_on(
         await asyncio.sleep(0.1)
     bell.value = b"1"
     await latched(switch)
+
+
+async def test_a_ring_that_nobody_can_judge_stays_until_the_database_can_say(
+    switch: KillSwitch, bell: FakeBell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look goes on with the rest: what else stands, and whoever waits for what was seen."""
+    view, looked = StopRegister.view, []
+
+    async def fails(register: StopRegister, asked: frozenset[str], *, timeout_s: float) -> View:
+        if "Kforeign" in asked:
+            raise StoreUnavailable("no answer in time")
+        return await view(register, asked, timeout_s=timeout_s)
+
+    await switch.is_active()
+    monkeypatch.setattr(StopRegister, "view", fails)
+    on_look = switch._watch._on_look
+    monkeypatch.setattr(
+        switch._watch, "_on_look", lambda seen, **kw: (looked.append(seen), on_look(seen, **kw))
+    )
+    now = switch._clock.now()
+    bell.value = envelope(Latch("Kforeign", HALT, "r", "a", LatchSource.API, now))
+    seen = await switch._watch.look()
+    assert seen.active
+    assert seen in looked
+    assert await standing(switch) == ()
+    assert (await switch.found())[0].code == "KILL_SWITCH_ACTIVE"
+    monkeypatch.setattr(StopRegister, "view", view)
+    (latch,) = await latched(switch)
+    assert latch.id == "Kforeign"

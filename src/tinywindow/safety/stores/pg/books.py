@@ -19,7 +19,7 @@ from tinywindow.safety.stores.pg.link import BoundedConnection
 from tinywindow.safety.stores.sql.engine import Engine
 from tinywindow.safety.stores.sql.ledger import decision_spent, read_hold
 from tinywindow.safety.stores.sql.part import head_of
-from tinywindow.safety.stores.sql.tx import read_changes, went_back
+from tinywindow.safety.stores.sql.tx import read_changes, went_back, whole_book
 
 __all__ = ["Begun", "Books", "Known", "begin", "ids_of"]
 
@@ -60,18 +60,20 @@ def begin(
     beginning: LiteralString,
     cached: Book | None,
     look: Callable[[Engine], T],
+    *,
+    attempts: bool = True,
 ) -> Begun[T]:
     """Begin a transaction and catch up with the database, in one round trip.
 
     `beginning` gives the head. What is newer than the cached book, and what else is looked for,
     is asked by a statement of its own after it. All of them go in one message: a process that is
     frozen between two messages is one that the server sees idle, and ends; between two parts of
-    a pipeline it would keep its locks.
+    a pipeline it would keep its locks. Without `attempts` these are not read.
     """
     since = None if cached is None else cached.head.version
 
     def all_of(db: Engine, head: Head, since: int | None) -> tuple[Changes, T]:
-        return read_changes(db, head, since=since), look(db)
+        return read_changes(db, head, since=since, attempts=attempts), look(db)
 
     asked = Asked(lambda db: all_of(db, _NO_HEAD, since))
     asked.prepare(connection)
@@ -88,12 +90,15 @@ def begin(
         moved = cached.head.version != head.version
         return Begun(cached, None if cached.head == head else changes, found, moved)
     if cached is not None:
-        asked = Asked(lambda db: read_changes(db, _NO_HEAD, since=None))
+
+        def whole(db: Engine, head: Head) -> Changes:
+            return read_changes(db, head, since=None, attempts=attempts)
+
+        asked = Asked(lambda db: whole(db, _NO_HEAD))
         asked.prepare(connection)
         cursor.execute(asked.joined.execute, asked.params)
-        changes = asked.answered(cursor.fetchone(), lambda db: read_changes(db, head, since=None))
-    book = Book(head)
-    book.apply(changes)
+        changes = asked.answered(cursor.fetchone(), lambda db: whole(db, head))
+    book = whole_book(changes, attempts=attempts)
     return Begun(book, None, found, moved=cached is not None)
 
 

@@ -27,8 +27,9 @@ E = TypeVar("E")
 class Writing:
     """What every write takes its way through; only the writer's thread calls it."""
 
-    def __init__(self, link: Link, books: Books, watch: HeadWatch) -> None:
+    def __init__(self, link: Link, books: Books, watch: HeadWatch, *, attempts: bool) -> None:
         self.link = link
+        self._attempts = attempts
         self.books = books
         self.commits = Commits(link, books)
         self._watch = watch
@@ -68,7 +69,7 @@ class Writing:
         """Run a script under the head's lock and commit it."""
         connection = self.link.get()
         try:
-            begun = begin(connection, beginning, self.books.writers, look)
+            begun = begin(connection, beginning, self.books.writers, look, attempts=self._attempts)
             # Whoever finds the book as it was has nobody beside it, and may go straight again.
             self.alone = not begun.moved
             self.books.written(begun.book, begun.changes)

@@ -22,7 +22,15 @@ from tinywindow.safety.stores.sql.metrics import MetricsPart, read_executions
 from tinywindow.safety.stores.sql.part import read_head
 from tinywindow.safety.stores.sql.stops import StopsPart, read_latches, read_trip
 
-__all__ = ["SqlTx", "catch_up", "commit_draft", "read_changes", "view_of", "went_back"]
+__all__ = [
+    "SqlTx",
+    "catch_up",
+    "commit_draft",
+    "read_changes",
+    "view_of",
+    "went_back",
+    "whole_book",
+]
 
 T = TypeVar("T")
 
@@ -31,7 +39,9 @@ class SqlTx(StopsPart, LedgerPart, MetricsPart, AuditPart, ClosingPart):
     """One transaction over an SQL engine; implements `ports.Tx`."""
 
 
-def catch_up(db: Engine, cached: Book | None) -> tuple[Book, Changes | None]:
+def catch_up(
+    db: Engine, cached: Book | None, *, attempts: bool = True
+) -> tuple[Book, Changes | None]:
     """Read what a cached book must take on, or a whole new one where there is none to trust.
 
     The caller applies the changes, so that reading needs no lock on the book. Must run inside a
@@ -39,14 +49,21 @@ def catch_up(db: Engine, cached: Book | None) -> tuple[Book, Changes | None]:
     """
     head = read_head(db)
     if cached is None or went_back(cached.head, head):
-        book = Book(head)
-        book.apply(read_changes(db, head, since=None))
-        return book, None
+        changes = read_changes(db, head, since=None, attempts=attempts)
+        return whole_book(changes, attempts=attempts), None
     if cached.head == head:
         return cached, None
     if cached.head.version == head.version:
         return cached, Changes(head=head)
-    return cached, read_changes(db, head, since=cached.head.version)
+    return cached, read_changes(db, head, since=cached.head.version, attempts=attempts)
+
+
+def whole_book(changes: Changes, *, attempts: bool) -> Book:
+    """A book from everything that counts; without `attempts` it says that nobody can count."""
+    book = Book(changes.head)
+    book.executions.unread = not attempts
+    book.apply(changes)
+    return book
 
 
 def went_back(known: Head, found: Head) -> bool:
@@ -59,8 +76,12 @@ def went_back(known: Head, found: Head) -> bool:
     )
 
 
-def read_changes(db: Engine, head: Head, *, since: int | None) -> Changes:
-    """What changed after version `since`, and the stops; everything when it is None."""
+def read_changes(db: Engine, head: Head, *, since: int | None, attempts: bool = True) -> Changes:
+    """What changed after version `since`, and the stops; everything when it is None.
+
+    Without `attempts` these are left out: they are by far the most, and only the breaker counts
+    them.
+    """
     trip = read_trip(db)
     return Changes(
         head=head,
@@ -69,7 +90,7 @@ def read_changes(db: Engine, head: Head, *, since: int | None) -> Changes:
         holds=read_holds(db, since=since),
         positions=read_positions(db, since=since),
         prices=read_prices(db, since=since),
-        executions=read_executions(db, since=since),
+        executions=read_executions(db, since=since) if attempts else (),
         documents=read_documents(db, since=since),
     )
 
