@@ -93,6 +93,19 @@ async def test_several_wait_for_a_change_and_one_may_give_up(world: World) -> No
     assert token not in heard
 
 
+async def test_whoever_waits_for_a_change_is_told_that_the_store_is_closed(world: World) -> None:
+    store = await world.open()
+    waiting = asyncio.ensure_future(store.changed(store.change_token()))
+    await asyncio.sleep(0.05)
+    await store.close()
+    async with asyncio.timeout(5):
+        assert await waiting == -1
+    # And afterwards nothing changes any more, which holds up nobody.
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await store.changed(-1)
+
+
 STOPPING: dict[str, Callable[[Tx], object]] = {
     "a latch": lambda tx: tx.add_latch(latch("k")),
     "a trip": lambda tx: tx.add_trip(trip("t")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -14,19 +15,21 @@ import psycopg
 import pytest
 from pg_drafts import REFUSED, decide, draft, hold, latch, row, stands, told, tripping
 from pg_writers import assert_chain, query, raw
+from psycopg.pq import TransactionStatus
 
 from tinywindow.safety.domain.audit import EventType
 from tinywindow.safety.domain.book import DecisionIds, DecisionView, Draft
 from tinywindow.safety.domain.records import HoldState
 from tinywindow.safety.errors import InvariantBroken, LedgerBusy, StoreUnavailable
 from tinywindow.safety.stores.memory.store import MemoryStore
+from tinywindow.safety.stores.pg import writing
 from tinywindow.safety.stores.pg.sessions import ORDER
+from tinywindow.safety.stores.pg.writing import roll_back
 from tinywindow.safety.stores.postgres import PostgresStore
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(120)]
 
 NAMES = ("a", "b", "c", "d")
-WAITING = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 COMMITS = "SELECT count(DISTINCT xmin::text) FROM audit_log WHERE order_id = ANY(%s)"
 
 Ask = Callable[[], Awaitable[Any]]
@@ -40,25 +43,27 @@ async def store(postgres_url: str) -> AsyncIterator[PostgresStore]:
 
 
 @asynccontextmanager
-async def in_line(store: PostgresStore, url: str) -> AsyncIterator[None]:
-    """Whatever is asked for meanwhile waits behind one order, which waits for the lock."""
-    store._writing.alone = False
-    with raw(url) as other:
-        other.execute(ORDER)
-        first = asyncio.ensure_future(decide(store, "first"))
-        async with asyncio.timeout(0.2):  # the order itself waits for 0.24 s at most
-            while not query(url, WAITING):
-                await asyncio.sleep(0.001)
+async def in_line(store: PostgresStore) -> AsyncIterator[None]:
+    """Whatever is asked for meanwhile waits in line; one order was decided before."""
+    await decide(store, "first")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold_up() -> bool:
+        begun.set()
+        return go_on.wait(10)
+
+    holding = asyncio.ensure_future(store._writes.run(hold_up, timeout_s=10))
+    assert await asyncio.to_thread(begun.wait, 10)
+    try:
         yield
-        # So that all have come to the line, in their order.
-        await asyncio.sleep(0)
-        other.execute("COMMIT")
-        assert await first in {"first", "known"}
+    finally:
+        go_on.set()
+        assert await holding
 
 
-async def together(store: PostgresStore, url: str, *asks: Ask) -> list[Any]:
+async def together(store: PostgresStore, *asks: Ask) -> list[Any]:
     """The answers, or faults, to what waits in line together."""
-    async with in_line(store, url):
+    async with in_line(store):
         asking = [asyncio.ensure_future(ask()) for ask in asks]
         await asyncio.sleep(0)
     return await asyncio.gather(*asking, return_exceptions=True)
@@ -79,7 +84,7 @@ def commits(url: str, names: tuple[str, ...] = NAMES) -> int:
 async def test_orders_that_wait_together_share_a_commit(
     store: PostgresStore, postgres_url: str
 ) -> None:
-    answers = await together(store, postgres_url, *(asking(store, name) for name in NAMES))
+    answers = await together(store, *(asking(store, name) for name in NAMES))
     assert answers == list(NAMES)
     assert all(stands(postgres_url, name) for name in NAMES)
     assert commits(postgres_url) == 1
@@ -106,7 +111,7 @@ async def test_each_sees_what_those_before_it_hold(store: PostgresStore, postgre
 
         return proposing(store, DecisionIds(name), propose)
 
-    answers = await together(store, postgres_url, *(ask(name) for name in NAMES))
+    answers = await together(store, *(ask(name) for name in NAMES))
     # One is held by the order in front of them.
     assert answers == ["a", "b", REFUSED, REFUSED]
     assert seen == {"a": (1, 1), "b": (2, 2), "c": (3, 3), "d": (3, 3)}
@@ -119,7 +124,7 @@ async def test_each_sees_what_those_before_it_hold(store: PostgresStore, postgre
 async def test_a_stop_that_comes_while_they_wait_goes_first(
     store: PostgresStore, postgres_url: str
 ) -> None:
-    async with in_line(store, postgres_url):
+    async with in_line(store):
         orders = [asyncio.ensure_future(decide(store, name)) for name in NAMES]
         await asyncio.sleep(0)
         stop = asyncio.ensure_future(store.transact(lambda tx: tx.add_latch(latch("k")), stop=True))
@@ -155,7 +160,6 @@ async def test_one_that_is_at_fault_takes_no_other_along(
 ) -> None:
     answers = await together(
         store,
-        postgres_url,
         asking(store, "a"),
         proposing(store, DecisionIds("b"), propose),
         asking(store, "c"),
@@ -170,9 +174,7 @@ async def test_one_that_is_at_fault_takes_no_other_along(
 async def test_an_id_that_comes_twice_is_reserved_once(
     store: PostgresStore, postgres_url: str
 ) -> None:
-    answers = await together(
-        store, postgres_url, *(asking(store, name) for name in ("a", "b", "a", "c"))
-    )
+    answers = await together(store, *(asking(store, name) for name in ("a", "b", "a", "c")))
     assert answers == ["a", "b", "known", "c"]
     assert query(postgres_url, "SELECT count(*) FROM orders") == [(4,)]
 
@@ -191,7 +193,7 @@ async def test_a_decision_that_comes_twice_is_spent_once(
         return proposing(store, DecisionIds(name, decision_id), propose)
 
     asks = (ask("a", "d1"), ask("b", "d2"), ask("c", "d1"), ask("d", "d3"))
-    assert await together(store, postgres_url, *asks) == ["a", "b", REFUSED, "d"]
+    assert await together(store, *asks) == ["a", "b", REFUSED, "d"]
     spent = query(postgres_url, "SELECT decision_id, client_order_id FROM orders ORDER BY 2")
     assert spent == [("d1", "a"), ("d2", "b"), ("d3", "d"), (None, "first")]
 
@@ -207,7 +209,7 @@ async def test_a_trip_in_the_middle_is_seen_by_those_after_it(
 
         return proposing(store, DecisionIds(name), propose)
 
-    answers = await together(store, postgres_url, *(ask(name) for name in NAMES))
+    answers = await together(store, *(ask(name) for name in NAMES))
     assert answers == ["a", "b", REFUSED, REFUSED]
     assert query(postgres_url, "SELECT id FROM trips WHERE standing = 1") == [("trip-b",)]
     assert_chain(postgres_url)
@@ -222,7 +224,7 @@ async def test_an_order_whose_attempt_is_known_is_revised(
             "INSERT INTO executions (client_order_id, kind, at_ms, outcome, version)"
             " VALUES ('b', 'order', 5, 'FAILED', 0)"
         )
-    answers = await together(store, postgres_url, *(asking(store, name) for name in NAMES))
+    answers = await together(store, *(asking(store, name) for name in NAMES))
     assert answers == list(NAMES)
     assert all(stands(postgres_url, name) for name in NAMES)
 
@@ -233,7 +235,7 @@ async def test_an_id_that_ended_long_ago_is_looked_up_by_itself(
     """No cached book shows it, so that it is drafted as new, and those after it with it."""
     await decide(store, "b")
     await store.transact(lambda tx: tx.put_hold(replace(hold("b"), state=HoldState.RELEASED)))
-    answers = await together(store, postgres_url, *(asking(store, name) for name in NAMES))
+    answers = await together(store, *(asking(store, name) for name in NAMES))
     assert answers == ["a", "known", "c", "d"]
     assert all(stands(postgres_url, name) for name in NAMES)
     assert_chain(postgres_url)
@@ -261,10 +263,109 @@ async def test_what_was_foreseen_is_forgotten_where_the_calls_cannot_be_made(
     assert await store.transact(lambda tx: set(tx.book().holds)) == {"first", "b"}
 
 
+async def test_what_is_drafted_shows_nowhere_before_it_is_committed(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    """Else a stop that the reader has seen would stand behind a book that is ahead of its time."""
+    shown: list[tuple[int, int]] = []
+
+    def ask(name: str) -> Ask:
+        def propose(view: DecisionView) -> Draft[str]:
+            look = store.peek(lambda book: book)
+            assert look is not None
+            shown.append((look.head.version, len(look.holds)))
+            assert len(view.book.holds) == len(shown)
+            return draft(name)
+
+        return proposing(store, DecisionIds(name), propose)
+
+    await decide(store, "first")
+    version = store.peek(lambda book: 0 if book is None else book.head.version)
+    assert await together(store, *(ask(name) for name in NAMES)) == list(NAMES)
+    assert shown == [(version, 1)] * len(NAMES)
+
+
+async def test_no_whole_book_is_read_while_everybody_waits(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is decided by itself after the others goes on with the book that there is."""
+    await decide(store, "b")
+    await store.transact(lambda tx: tx.put_hold(replace(hold("b"), state=HoldState.RELEASED)))
+    known: list[bool] = []
+    whole = writing.begin
+
+    def begin(connection: Any, beginning: Any, cached: Any, look: Any, **kw: Any) -> Any:
+        known.append(cached is not None)
+        return whole(connection, beginning, cached, look, **kw)
+
+    monkeypatch.setattr(writing, "begin", begin)
+    assert await together(store, *(asking(store, name) for name in NAMES)) == [
+        "a",
+        "known",
+        "c",
+        "d",
+    ]
+    assert len(known) > 1
+    assert all(known)
+
+
+async def test_a_stop_does_not_wait_for_all_that_must_go_by_themselves(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    await decide(store, "first")
+    stops: list[asyncio.Future[bool]] = []
+    loop = asyncio.get_running_loop()
+    asked = threading.Event()
+
+    def stop() -> None:
+        stops.append(
+            asyncio.ensure_future(store.transact(lambda tx: tx.add_latch(latch("k")), stop=True))
+        )
+        loop.call_soon(asked.set)
+
+    def breaks(_: DecisionView) -> Draft[str]:
+        if not stops:
+            loop.call_soon_threadsafe(stop)
+            assert asked.wait(10)
+        raise ZeroDivisionError("a bug")
+
+    asks = [asking(store, name) for name in NAMES[:3]]
+    asks.append(proposing(store, DecisionIds("d"), breaks))
+    answers = await together(store, *asks)
+    assert await stops[0]
+    assert [type(answer) for answer in answers] == [LedgerBusy] * 4
+    assert not any(stands(postgres_url, name) for name in NAMES)
+
+
+async def test_where_the_database_is_too_busy_for_one_the_next_does_not_try(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    """Each would wait a quarter of a second more, and whoever stops behind them."""
+    await decide(store, "first")
+    with raw(postgres_url) as other:
+
+        def breaks(_: DecisionView) -> Draft[str]:
+            # Once the others were taken along, somebody else takes the turn and keeps it.
+            if other.info.transaction_status is TransactionStatus.IDLE:
+                roll_back(store._writing.link.get(), store._writing.link)
+                other.execute(ORDER)
+            raise ZeroDivisionError("a bug")
+
+        asks = [asking(store, name) for name in NAMES[:3]]
+        asks.append(proposing(store, DecisionIds("d"), breaks))
+        began_s = time.monotonic()
+        answers = await together(store, *asks)
+        took_s = time.monotonic() - began_s
+        other.execute("ROLLBACK")
+    assert [type(answer) for answer in answers] == [LedgerBusy] * 4
+    assert took_s < 1
+    assert not any(stands(postgres_url, name) for name in NAMES)
+
+
 async def test_one_that_is_given_up_in_line_is_not_decided(
     store: PostgresStore, postgres_url: str
 ) -> None:
-    async with in_line(store, postgres_url):
+    async with in_line(store):
         orders = [asyncio.ensure_future(decide(store, name)) for name in NAMES]
         await asyncio.sleep(0)
         orders[1].cancel()
@@ -292,7 +393,7 @@ async def test_refusals_that_leave_nothing_behind_write_nothing(
     store: PostgresStore, postgres_url: str
 ) -> None:
     asks = [proposing(store, DecisionIds(name), lambda _: Draft("no")) for name in NAMES]
-    assert await together(store, postgres_url, *asks) == ["no"] * len(NAMES)
+    assert await together(store, *asks) == ["no"] * len(NAMES)
     assert query(postgres_url, "SELECT count(*) FROM audit_log") == [(1,)]
     assert query(postgres_url, "SELECT count(*) FROM writer_marks") == [(0,)]
 
@@ -407,7 +508,7 @@ async def test_together_is_the_same_as_one_after_another(
         names = [f"{number}-{rng.randrange(9)}" for _ in range(rng.randrange(1, 14))]
         given = [(name, rng.choice(KINDS), f"-{turn}") for turn, name in enumerate(names)]
         expected = [await ask(plain, *one)() for one in given]
-        answers = await together(store, postgres_url, *(ask(store, *one) for one in given))
+        answers = await together(store, *(ask(store, *one) for one in given))
         assert answers == expected
         for target in (plain, store):
             await target.transact(_one_day_later)

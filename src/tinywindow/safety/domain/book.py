@@ -7,7 +7,7 @@ and it is only ever changed by `apply`, so that a refresh and one's own commit t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Generic, TypeVar
 
@@ -26,10 +26,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a refresh or a commit brings; absent parts are unchanged.
-
-    `withdrawn` are attempts that were put in before the store had numbered them.
-    """
+    """What a refresh or a commit brings; absent parts are unchanged."""
 
     head: Head
     latches: tuple[Latch, ...] | None = None
@@ -37,7 +34,6 @@ class Changes:
     holds: tuple[Hold, ...] = ()
     positions: tuple[Position, ...] = ()
     prices: tuple[ReferencePrice, ...] = ()
-    withdrawn: tuple[Execution, ...] = ()
     executions: tuple[Execution, ...] = ()
     documents: tuple[tuple[str, str], ...] = ()
 
@@ -86,13 +82,24 @@ class Book:
                 self.positions[position.key] = position
         for price in changes.prices:
             self.prices[price.symbol] = price
-        for execution in changes.withdrawn:
-            self.executions.withdraw(execution)
         for execution in changes.executions:
             self.executions.upsert(execution)
         self.documents.update(changes.documents)
         if changes.documents:
             self.executions.clear_through(reset_mark(self.documents).cleared_id)
+
+    def copied(self) -> Book:
+        """A book that goes its own way from here: what is drafted on it shows nowhere else."""
+        return replace(
+            self,
+            holds=self.holds.copy(),
+            by_key={key: holds.copy() for key, holds in self.by_key.items()},
+            sums=self.sums.copy(),
+            positions=self.positions.copy(),
+            prices=self.prices.copy(),
+            executions=self.executions.copied(),
+            documents=self.documents.copy(),
+        )
 
     def _apply_hold(self, hold: Hold) -> None:
         holds = self.by_key.setdefault(hold.key, {})

@@ -101,6 +101,12 @@ class SlidingWindow:
         self._length_ms = length_ms
         self._times: list[int] = []
 
+    def copied(self) -> SlidingWindow:
+        """One that goes its own way from here."""
+        other = SlidingWindow(self._length_ms)
+        other._times = self._times.copy()
+        return other
+
     def add(self, at_ms: int) -> None:
         """Count a moment; the same one may be counted several times."""
         insort(self._times, at_ms)
@@ -122,6 +128,12 @@ class ErrorWindow:
     def __init__(self) -> None:
         self._attempted = SlidingWindow()
         self._failed = SlidingWindow()
+
+    def copied(self) -> ErrorWindow:
+        """One that goes its own way from here."""
+        other = ErrorWindow()
+        other._attempted, other._failed = self._attempted.copied(), self._failed.copied()
+        return other
 
     def put(self, at_ms: int, outcome: Outcome) -> None:
         """Count an attempt, if its outcome counts."""
@@ -150,6 +162,12 @@ class FailureStreak:
     def __init__(self) -> None:
         self._orders: list[tuple[int, int, Outcome]] = []
         self._known: int | None = 0
+
+    def copied(self) -> FailureStreak:
+        """One that goes its own way from here."""
+        other = FailureStreak()
+        other._orders, other._known = self._orders.copy(), self._known
+        return other
 
     def put(self, at_ms: int, row_id: int, outcome: Outcome) -> None:
         """Take an order in; a VOID one was never made."""
@@ -229,6 +247,24 @@ class ExecutionBook:
         self._streak = FailureStreak()
         self._crowded_at = CROWDED
 
+    def copied(self) -> ExecutionBook:
+        """One that goes its own way from here; costs a few lists, however they were filled."""
+        other = ExecutionBook()
+        other.overflowed, other.unread = self.overflowed, self.unread
+        other.fed_at_ms, other.orders_fed_at_ms = self.fed_at_ms, self.orders_fed_at_ms
+        other.last_id = self.last_id
+        other.cleared_id, other.cleared_at_ms = self.cleared_id, self.cleared_at_ms
+        other._crowded_at = self._crowded_at
+        other._rows = self._rows.copy()
+        other._velocity, other._errors = self._velocity.copied(), self._errors.copied()
+        other._streak = self._streak.copied()
+        return other
+
+    @property
+    def next_id(self) -> int:
+        """An id that counts, and that no attempt seen has."""
+        return max(self.last_id, self.cleared_id) + 1
+
     @property
     def size(self) -> int:
         """The number of attempts kept."""
@@ -252,11 +288,6 @@ class ExecutionBook:
             self.overflowed = True
             return
         self._put(row)
-
-    def withdraw(self, row: Execution) -> None:
-        """Take back an attempt that was put in under an id which is not its own."""
-        if self._rows.get(row.id) == row:
-            self._drop(row)
 
     def _put(self, row: Execution) -> None:
         self._rows[row.id] = row

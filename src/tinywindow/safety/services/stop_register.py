@@ -102,6 +102,8 @@ class StopRegister:
     notes: RingNotes = field(init=False)
     _own: dict[str, Latch] = field(default_factory=dict)
     _next_look: asyncio.Task[Ring | None] | None = None
+    _looks: set[asyncio.Task[Ring | None]] = field(default_factory=set)
+    _patience_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.notes = RingNotes(self.clock)
@@ -169,24 +171,45 @@ class StopRegister:
         if bell is None:
             return None
         self._listen()
-        if self._next_look is None:
-            self._next_look = asyncio.get_running_loop().create_task(
-                self._look(bell), name="tinywindow-look"
-            )
-            self._next_look.add_done_callback(_told)
+        self._patience_s = max(self._patience_s, timeout_s)
+        look = self._look_to_come(bell)
         try:
             async with asyncio.timeout(timeout_s):
-                return await asyncio.shield(self._next_look)
+                return await asyncio.shield(look)
         except TimeoutError as fault:
             raise DoorbellUnavailable(f"Redis did not answer within {timeout_s} s") from fault
+        except asyncio.CancelledError:
+            own = asyncio.current_task()
+            if look.cancelled() and own is not None and not own.cancelling():
+                # Not whoever asks was given up, but the look.
+                raise DoorbellUnavailable("the look at Redis was given up") from None
+            raise
+
+    def _look_to_come(self, bell: Doorbell) -> asyncio.Task[Ring | None]:
+        """The look that begins in the next turn of the running loop."""
+        loop = asyncio.get_running_loop()
+        known = self._next_look
+        if known is not None and not known.done() and known.get_loop() is loop:
+            return known
+        look = loop.create_task(self._look(bell), name="tinywindow-look")
+        self._next_look = look
+        self._looks.add(look)
+        look.add_done_callback(self._looked)
+        return look
 
     async def _look(self, bell: Doorbell) -> Ring | None:
         self._next_look = None
+        bound_s, self._patience_s = self._patience_s, 0.0
         begun_s, at = self.clock.monotonic(), self.clock.now()
-        bound_s = max(self.config.read_timeout, self.config.order_timeout)
         ring = await bell.look(timeout_s=bound_s)
         self.notes.heard(ring, begun_s, at)
         return ring
+
+    def _looked(self, look: asyncio.Task[Ring | None]) -> None:
+        """Whoever waited was told what came of it; where nobody waits any more, nobody is."""
+        self._looks.discard(look)
+        if not look.cancelled():
+            look.exception()
 
     def _listen(self) -> None:
         """Have every order on this store refused for what these notes say."""
@@ -203,7 +226,9 @@ class StopRegister:
         return latched or context.stop_probe() is not None
 
     def leave(self) -> None:
-        """Refuse no more orders for what these notes say."""
+        """Look no more, and refuse no more orders for what these notes say."""
+        for look in tuple(self._looks):
+            look.cancel()
         context = self.store.handle.glance()
         if context is not None:
             context.bells.pop(id(self), None)
@@ -296,12 +321,6 @@ class StopRegister:
             await self.store.write(lambda tx: tx.drain_outbox())
         except StoreUnavailable as fault:
             _log.warning("outbox_not_drained", error=str(fault))
-
-
-def _told(look: asyncio.Task[Ring | None]) -> None:
-    """Whoever waited for a look was told its fault; where nobody waits any more, nobody is."""
-    if not look.cancelled():
-        look.exception()
 
 
 def strongest(latches: tuple[Latch, ...]) -> Latch | None:

@@ -54,7 +54,6 @@ from tinywindow.safety.stores.worker import Worker, waiter_and_notify
 __all__ = ["DECISION_TIMEOUT_S", "PostgresStore"]
 
 T = TypeVar("T")
-E = TypeVar("E")
 
 DECISION_TIMEOUT_S: Final = 0.45
 """How long an order waits behind others of its process before it is answered `LEDGER_BUSY`; at
@@ -175,7 +174,10 @@ class PostgresStore:
         while (now := self._watch.token()) == since:
             waiter, notify = waiter_and_notify()
             if self._watch.tell(since, notify):
-                await waiter
+                try:
+                    await waiter
+                finally:
+                    self._watch.untell(notify)
         return now
 
     def stop_token(self) -> int:

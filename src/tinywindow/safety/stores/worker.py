@@ -3,7 +3,7 @@
 A job may be given up only while it waits. Once it has begun it runs to its end, so that nobody
 is ever told "busy" about a transaction that commits a moment later. The thread first waits for
 its turn and then picks the job, so that a stop never stands in line behind an order of its own
-process. Jobs of one kind that wait in line together may be done together.
+process that has not begun. Jobs of one kind that wait in line together may be done together.
 """
 
 from __future__ import annotations
@@ -13,12 +13,22 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from tinywindow.safety.errors import InvariantBroken, LedgerBusy, StoreUnavailable
 from tinywindow.safety.stores.ticket import Turn
 
-__all__ = ["InlineWorker", "Job", "Runner", "Together", "Worker", "waiter_and_notify"]
+__all__ = [
+    "InlineWorker",
+    "Job",
+    "Line",
+    "Runner",
+    "Together",
+    "Worker",
+    "giving",
+    "raising",
+    "waiter_and_notify",
+]
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -28,11 +38,32 @@ QUEUE_MAX: Final = 4096
 TOGETHER_MAX: Final = 16
 """Jobs that are done together at most: a stop that comes meanwhile waits for all of them."""
 
-Together = Callable[[Iterator[P]], Iterator[Callable[[], T]]]
-"""Takes parts from the line, at least one, and does them in their order. A part that was taken
-cannot be given up any more; the line ends where there is no more of the kind, or where a stop
-waits. Gives each one's outcome as it is known: a result, or a fault raised. A fault of its own,
-outside of any outcome, is that of all parts that were taken and had none yet."""
+P_co = TypeVar("P_co", covariant=True)
+
+
+class Line(Protocol[P_co]):
+    """The parts of one kind that wait. A part that was taken cannot be given up any more.
+
+    It ends where there is no more of the kind, or where a stop waits.
+    """
+
+    def __iter__(self) -> Iterator[P_co]:
+        """The line itself."""
+        ...
+
+    def __next__(self) -> P_co:
+        """Take the next part."""
+        ...
+
+    def stop_waits(self) -> bool:
+        """Whether a stop waits for what was taken."""
+        ...
+
+
+Together = Callable[[Line[P]], Iterator[Callable[[], T]]]
+"""Takes parts from the line, at least one, and does them in their order. Gives each one's outcome
+as it is known: a result, or a fault raised. A fault of its own, outside of any outcome, is that of
+all parts that were taken and had none yet."""
 
 
 class Job(Generic[P, T]):
@@ -131,7 +162,7 @@ class InlineWorker(Runner):
         """Do `part` here and now, by itself."""
 
         def alone() -> T:
-            (outcome,) = together(iter((part,)))
+            (outcome,) = together(_Alone((part,)))
             return outcome()
 
         return await self.run(alone, timeout_s=timeout_s)
@@ -199,37 +230,30 @@ class Worker(Runner):
                 return self._stops.popleft()
             return self._others.popleft() if self._others else None
 
-    def _alike(self, first: _AnyJob) -> _AnyJob | None:
+    def behind(self, first: _AnyJob) -> _AnyJob | None:
         """The job right behind, where it can be done together with the first and no stop waits."""
         with self._ready:
             if self._stops or not self._others or first.together == _apart:
                 return None
             return self._others.popleft() if self._others[0].together == first.together else None
 
+    def stop_waits(self) -> bool:
+        """Whether a stop waits for the job at hand."""
+        return bool(self._stops)
+
     def _done(self, first: _AnyJob) -> bool:
         """Do a job, and what may be done with it; False when it was given up before."""
         if not first.take():
             return False
-        waiting = deque([first])
-
-        def line() -> Iterator[object]:
-            yield first.part
-            for _ in range(TOGETHER_MAX - 1):
-                job = self._alike(first)
-                if job is None:
-                    return
-                if job.take():
-                    waiting.append(job)
-                    yield job.part
-
+        taken = _Taken(self, first)
         try:
-            for outcome in first.together(line()):
-                waiting.popleft().settle(outcome)
+            for outcome in first.together(taken):
+                taken.waiting.popleft().settle(outcome)
             fault: BaseException = InvariantBroken("a job has no outcome")
         except BaseException as raised:  # noqa: BLE001 - a fault is handed on whole, never dropped
             fault = raised
-        for job in waiting:
-            job.settle(_raising(fault))
+        for job in taken.waiting:
+            job.settle(raising(fault))
         return True
 
     def _submit(self, job: _AnyJob, *, first: bool) -> None:
@@ -296,12 +320,63 @@ class Worker(Runner):
         await asyncio.wait({waiter}, timeout=timeout_s)
 
 
-def _apart(works: Iterator[Callable[[], T]]) -> Iterator[Callable[[], T]]:
+class _Taken:
+    """A worker's line from one job on, and the jobs taken from it that have no outcome yet."""
+
+    def __init__(self, worker: Worker, first: _AnyJob) -> None:
+        self._worker = worker
+        self._first = first
+        self._parts = self._taking()
+        self.waiting = deque([first])
+        self.stop_waits = worker.stop_waits
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._parts
+
+    def __next__(self) -> Any:  # noqa: ANN401 - whatever the kind's parts are
+        return next(self._parts)
+
+    def _taking(self) -> Iterator[Any]:
+        yield self._first.part
+        for _ in range(TOGETHER_MAX - 1):
+            job = self._worker.behind(self._first)
+            if job is None:
+                return
+            if job.take():
+                self.waiting.append(job)
+                yield job.part
+
+
+class _Alone:
+    """A line of one, in a world where nothing comes beside it."""
+
+    def __init__(self, parts: tuple[Any, ...]) -> None:
+        self._parts = iter(parts)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._parts
+
+    def __next__(self) -> Any:  # noqa: ANN401 - whatever the kind's parts are
+        return next(self._parts)
+
+    def stop_waits(self) -> bool:
+        """Never: every job is done at once."""
+        return False
+
+
+def _apart(works: Line[Callable[[], T]]) -> Iterator[Callable[[], T]]:
     """The way of jobs of which each has its turn by itself."""
     yield next(works)
 
 
-def _raising(fault: BaseException) -> Callable[[], object]:
+def giving(result: T) -> Callable[[], T]:
+    """The outcome that is a result."""
+    return lambda: result
+
+
+def raising(fault: BaseException) -> Callable[[], Any]:
+    """The outcome that is a fault."""
+
     def outcome() -> object:
         raise fault
 

@@ -260,11 +260,24 @@ def test_the_order_in_which_holds_come_in_does_not_matter(shuffled: list[Hold]) 
     assert book(*shuffled).holds == in_turn.holds
 
 
-def test_numbers_that_the_store_gives_may_be_those_that_were_foreseen_for_others() -> None:
+def test_what_is_drafted_on_a_copy_shows_nowhere_else() -> None:
     book = Book(HEAD)
-    foreseen = tuple(Execution(n, ExecutionKind.ORDER, NOW, Outcome.PENDING) for n in (1, 2, 3))
-    book.apply(Changes(HEAD, executions=foreseen))
-    numbered = tuple(replace(row, id=row.id + 1) for row in foreseen)
-    book.apply(Changes(HEAD, withdrawn=foreseen, executions=numbered))
-    assert (book.executions.velocity(NOW), book.executions.size) == (3, 3)
-    assert book.executions.last_id == 4
+    price = ReferencePrice("BTC/USDT", D(100), NOW)
+    attempt = Execution(1, ExecutionKind.ORDER, NOW, Outcome.PENDING)
+    book.apply(Changes(HEAD, holds=(hold("a"),), prices=(price,), documents=(("k", "1"),)))
+    other = book.copied()
+    assert other == replace(book, executions=other.executions)
+    other.apply(
+        Changes(
+            replace(HEAD, version=2),
+            holds=(hold("b"), hold("a", state=HoldState.RELEASED)),
+            positions=(Position(KEY, D(1), D(100), NOW),),
+            prices=(replace(price, price=D(1)),),
+            executions=(attempt,),
+            documents=(("k", "2"),),
+        )
+    )
+    assert (book.head, set(book.holds), book.positions) == (HEAD, {"a"}, {})
+    assert (set(book.by_key[KEY]), book.sums[KEY].buys) == ({"a"}, D(1))
+    assert (book.prices["BTC/USDT"], book.documents, book.executions.size) == (price, {"k": "1"}, 0)
+    assert (set(other.by_key[KEY]), other.executions.size) == ({"b"}, 1)

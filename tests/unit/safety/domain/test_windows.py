@@ -107,20 +107,33 @@ def test_a_revision_counts_where_the_attempt_was_made() -> None:
     assert (book.fed_at_ms, book.last_id, book.size) == (NOW + 90, 2, 2)
 
 
-def test_an_attempt_that_had_no_number_yet_gives_way_to_the_one_that_has() -> None:
-    book = book_of(*orders(OK, FAILED))
-    before = (book.velocity(NOW), book.errors(NOW), book.streak(NOW), book.size)
-    foreseen = [Execution(number, ORDER, NOW + 9, PENDING) for number in (3, 4)]
-    for row in foreseen:
-        book.upsert(row)
-    assert book.velocity(NOW) == 4
-    for row in foreseen:
-        book.withdraw(row)
-    assert (book.velocity(NOW), book.errors(NOW), book.streak(NOW), book.size) == before
-    # What was revised meanwhile, or never kept, stays as it is.
-    book.withdraw(Execution(2, ORDER, NOW + 2, OK))
-    book.withdraw(Execution(77, ORDER, NOW, PENDING))
-    assert (book.velocity(NOW), book.errors(NOW), book.streak(NOW), book.size) == before
+def test_a_copy_goes_its_own_way() -> None:
+    book = book_of(*orders(OK, FAILED, FAILED))
+    book.clear_through(1)
+
+    def shown(one: ExecutionBook) -> tuple[object, ...]:
+        windows = (one.velocity(NOW), one.errors(NOW), one.streak(NOW), one.size)
+        kept = (one.last_id, one.cleared_id, one.cleared_at_ms, one.fed_at_ms, one.orders_fed_at_ms)
+        return (*windows, *kept, one.overflowed, one.unread, one.next_id)
+
+    other = book.copied()
+    before = shown(book)
+    assert shown(other) == before
+    other.upsert(Execution(other.next_id, ORDER, NOW + 9, PENDING))
+    other.upsert(Execution(3, ORDER, NOW + 3, OK, NOW + 9))
+    other.clear_until(NOW + 1)
+    other.unread = other.overflowed = True
+    assert shown(book) == before
+    assert shown(other) != before
+    book.unread = book.overflowed = True
+    assert (book.copied().unread, book.copied().overflowed) == (True, True)
+
+
+def test_the_next_id_counts_also_where_a_reset_cleared_more_than_was_read() -> None:
+    book = book_of(*orders(OK))
+    book.clear_through(7)
+    book.upsert(Execution(book.next_id, ORDER, NOW, PENDING))
+    assert (book.last_id, book.velocity(NOW)) == (8, 1)
 
 
 def test_no_reset_makes_attempts_countable_that_were_not_read() -> None:

@@ -109,6 +109,61 @@ async def test_all_are_told_that_a_look_failed_and_the_next_one_looks_again(
     assert bell.looks == 2
 
 
+async def test_a_look_lasts_no_longer_than_the_most_patient_of_those_who_asked(
+    register: StopRegister, bell: CountingBell
+) -> None:
+    bounds: list[float] = []
+    look = bell.look
+
+    async def noted(*, timeout_s: float) -> RingValue | None:
+        bounds.append(timeout_s)
+        return await look(timeout_s=timeout_s)
+
+    bell.look = noted  # type: ignore[method-assign]
+    await asyncio.gather(register.look(timeout_s=0.3), register.look(timeout_s=0.7))
+    await register.look(timeout_s=0.2)
+    assert bounds == [0.7, 0.2]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_look_that_is_given_up_is_no_end_for_whoever_asked(
+    register: StopRegister, bell: CountingBell, begun: bool
+) -> None:
+    """An end of the program cancels every task, one after another."""
+    bell.go_on.clear()
+    asking = asyncio.ensure_future(register.look(timeout_s=1))
+    await asyncio.sleep(0.01 if begun else 0)
+    (look,) = register._looks
+    assert bell.looks == begun
+    look.cancel()
+    with pytest.raises(DoorbellUnavailable, match="given up"):
+        await asking
+    bell.go_on.set()
+    assert await register.look(timeout_s=1) is None
+
+
+async def test_whoever_asks_can_be_given_up_itself(
+    register: StopRegister, bell: CountingBell
+) -> None:
+    bell.go_on.clear()
+    asking = asyncio.ensure_future(register.look(timeout_s=1))
+    await asyncio.sleep(0.01)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    bell.go_on.set()
+
+
+async def test_no_look_outlives_the_register(register: StopRegister, bell: CountingBell) -> None:
+    bell.go_on.clear()
+    asking = asyncio.ensure_future(register.look(timeout_s=1))
+    await asyncio.sleep(0.01)
+    register.leave()
+    with pytest.raises(DoorbellUnavailable):
+        await asking
+    assert not register._looks
+
+
 class Waits:
     """The ear's pauses, on a clock that each of them moves on; `meanwhile` acts in each."""
 

@@ -79,11 +79,7 @@ class Commits:
             written.done = self.told_after_loss(error, written.calls)
             return None
         written.done = [answer[0] == "DONE" for answer in answers]
-        if all(written.done):
-            return decision.all_taken_on(before, written, answers)
-        # Those after it were shown what it did not do.
-        self._books.forget_writers()
-        return None
+        return decision.all_taken_on(before, written, answers)
 
     def told_after_loss(self, error: psycopg.Error, calls: Sequence[Call]) -> list[bool]:
         """Find out which calls stand whose answer was lost, by their rows.

@@ -29,6 +29,7 @@ __all__ = [
     "fits",
     "foreseen",
     "parameters",
+    "prepare",
     "taken_on",
 ]
 
@@ -66,12 +67,10 @@ class Call:
 class Calls:
     """Drafts that a transaction has left to commit, each by a call.
 
-    `foreseen` are the attempts that the later drafts were shown, under ids of no meaning. `done`
-    says after the commit which of the drafts stand; the others wrote nothing.
+    `done` says after the commit which of them stand; the others wrote nothing.
     """
 
     calls: list[Call] = field(default_factory=list)
-    foreseen: list[Execution] = field(default_factory=list)
     done: list[bool] = field(default_factory=list)
 
 
@@ -79,6 +78,11 @@ Written = Calls | Changes
 """What a transaction has left to write at its commit, or what it has written."""
 Answer = tuple[Any, ...]
 """What a call gives: its status, the sequence number and digest of its row, and its slot."""
+
+
+def prepare(connection: BoundedConnection) -> None:
+    """Have the server know the call; before a lock is taken, since it costs a round trip once."""
+    connection.prepare("tinywindow_decide", _DECIDE)
 
 
 def call(connection: BoundedConnection, one: Call) -> Answer:
@@ -94,7 +98,7 @@ def call_all(connection: BoundedConnection, calls: Sequence[Call]) -> list[Answe
 def _sent(
     connection: BoundedConnection, calls: Sequence[Call], *then: LiteralString
 ) -> list[Answer]:
-    connection.prepare("tinywindow_decide", _DECIDE)
+    prepare(connection)
     cursor = psycopg.ClientCursor(connection)
     given = [value for one in calls for value in one.parameters]
     cursor.execute("; ".join([*(_EXECUTE for _ in calls), *then]), given)
@@ -113,7 +117,7 @@ def fits(ids: DecisionIds, draft: Draft[Any], *, known: bool) -> bool:
 
 
 def parameters(head: Head, ids: DecisionIds, draft: Draft[Any], *, known: bool) -> tuple[Any, ...]:
-    """What the call is given; every text is serialised before the transaction begins.
+    """What the call is given, every text serialised.
 
     Raises:
         InvariantBroken: a sum is above its cap.
@@ -162,7 +166,7 @@ def parameters(head: Head, ids: DecisionIds, draft: Draft[Any], *, known: bool) 
 
 def foreseen(book: Book, draft: Draft[Any]) -> Changes:
     """What the next draft is shown of this one before it is committed."""
-    slot = book.executions.last_id + 1 if draft.take_slot and draft.hold is not None else None
+    slot = book.executions.next_id if draft.take_slot and draft.hold is not None else None
     head = book.head
     return taken_on(head, draft, ("DONE", head.audit_seq, head.audit_hash, slot))
 
@@ -186,16 +190,17 @@ def taken_on(head: Head, draft: Draft[Any], answer: Answer) -> Changes:
 
 
 def all_taken_on(before: Head, written: Calls, answers: Sequence[Answer]) -> Changes:
-    """The same for several, in the place of what was foreseen."""
+    """The same for several, of which those count that were done."""
     changes = Changes(before)
-    for one, answer in zip(written.calls, answers, strict=True):
-        added = taken_on(changes.head, one.draft, answer)
-        changes = replace(
-            added,
-            holds=(*changes.holds, *added.holds),
-            executions=(*changes.executions, *added.executions),
-        )
-    return replace(changes, withdrawn=tuple(written.foreseen))
+    for one, answer, done in zip(written.calls, answers, written.done, strict=True):
+        if done:
+            added = taken_on(changes.head, one.draft, answer)
+            changes = replace(
+                added,
+                holds=(*changes.holds, *added.holds),
+                executions=(*changes.executions, *added.executions),
+            )
+    return changes
 
 
 def _record(values: list[object]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar, cast
@@ -37,9 +38,11 @@ class Joined:
 
 
 _joined: Final[dict[tuple[int, ...], Joined]] = {}
+_naming: Final = threading.Lock()
 
 
-_upserts: Final[dict[int, ClauseElement]] = {}
+_upserts: Final[dict[int, tuple[Writer, ClauseElement]]] = {}
+"""Each writer's upsert; the writer is kept, so that its id is never given to another."""
 
 
 class PostgresEngine:
@@ -108,13 +111,13 @@ class PostgresEngine:
 
 
 def _upsert_of(writer: Writer) -> ClauseElement:
-    made = _upserts.get(id(writer))
-    if made is None:
+    known = _upserts.get(id(writer))
+    if known is None:
         add = insert(writer.table).values({name: bindparam(f"p_{name}") for name in writer.names})
         changed = {name: add.excluded[name] for name in writer.names if name not in writer.key}
-        made = add.on_conflict_do_update(index_elements=writer.key, set_=changed)
-        _upserts[id(writer)] = made
-    return made
+        known = writer, add.on_conflict_do_update(index_elements=writer.key, set_=changed)
+        _upserts[id(writer)] = known
+    return known[1]
 
 
 class _Recorder:
@@ -198,27 +201,31 @@ def _tuples(answer: object) -> list[Row]:
 def _joined_of(statements: list[ClauseElement]) -> Joined:
     """Join queries into one row of JSON arrays; each query's parameters get names of their own."""
     key = tuple(id(statement) for statement in statements)
-    known = _joined.get(key)
-    if known is None:
-        # The texts are compiled from statements that are constants of this package.
-        parts = [
-            f"(SELECT json_agg(r) FROM ({_renamed(compiled(statement)[0], number)}) r)"  # noqa: S608 - constants
-            for number, statement in enumerate(statements)
-        ]
-        text = "SELECT " + ", ".join(parts)
-        names: list[str] = []
+    # Two threads may not give one name to two texts.
+    with _naming:
+        return _joined.get(key) or _newly_joined(key, statements)
 
-        def numbered(found: re.Match[str]) -> str:
-            if found[1] not in names:
-                names.append(found[1])
-            return f"${names.index(found[1]) + 1}"
 
-        name = f"tinywindow_look_{len(_joined)}"
-        text = _PARAMETER.sub(numbered, text)
-        given = ", ".join(f"%({one})s" for one in names)
-        known = Joined(name, text, f"EXECUTE {name}({given})" if names else f"EXECUTE {name}")
-        _joined[key] = known
-    return known
+def _newly_joined(key: tuple[int, ...], statements: list[ClauseElement]) -> Joined:
+    # The texts are compiled from statements that are constants of this package.
+    parts = [
+        f"(SELECT json_agg(r) FROM ({_renamed(compiled(statement)[0], number)}) r)"  # noqa: S608 - constants
+        for number, statement in enumerate(statements)
+    ]
+    text = "SELECT " + ", ".join(parts)
+    names: list[str] = []
+
+    def numbered(found: re.Match[str]) -> str:
+        if found[1] not in names:
+            names.append(found[1])
+        return f"${names.index(found[1]) + 1}"
+
+    name = f"tinywindow_look_{len(_joined)}"
+    text = _PARAMETER.sub(numbered, text)
+    given = ", ".join(f"%({one})s" for one in names)
+    made = Joined(name, text, f"EXECUTE {name}({given})" if names else f"EXECUTE {name}")
+    _joined[key] = made
+    return made
 
 
 def _renamed(text: str, number: int) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 import psycopg
 
 from tinywindow.safety.domain.book import Book, DecisionIds, DecisionView, Draft
-from tinywindow.safety.errors import InvariantBroken, LedgerBusy, StoreUnavailable
+from tinywindow.safety.errors import InvariantBroken, LedgerBusy, SafetyError, StoreUnavailable
 from tinywindow.safety.stores.pg import decision
 from tinywindow.safety.stores.pg.books import Known, ids_of
 from tinywindow.safety.stores.pg.decision import Call, Calls, Written
@@ -23,6 +23,7 @@ from tinywindow.safety.stores.pg.link import undecided
 from tinywindow.safety.stores.pg.sessions import ORDER
 from tinywindow.safety.stores.pg.writing import Writing, nothing
 from tinywindow.safety.stores.sql.tx import SqlTx, commit_draft
+from tinywindow.safety.stores.worker import Line, giving, raising
 
 __all__ = ["AskedOrder", "Orders"]
 
@@ -46,20 +47,39 @@ class Orders:
     def __init__(self, writing: Writing) -> None:
         self._writing = writing
 
-    def decide(self, line: Iterator[AskedOrder[T]]) -> Iterator[Callable[[], T]]:
-        """Decide orders in their sequence, and give the outcome of each once it is committed."""
+    def decide(self, line: Line[AskedOrder[T]]) -> Iterator[Callable[[], T]]:
+        """Decide orders in their sequence, and give the outcome of each once it is committed.
+
+        What must be decided by itself makes no stop wait, and does not try a database again that
+        was too busy or away for the one before it.
+        """
+        fault: SafetyError | None = None
         while taken := list(itertools.islice(line, 2)):
             done = self._several(taken, line) if len(taken) > 1 else {}
             for number, one in enumerate(taken):
-                yield done.get(number) or self._alone(one)
+                if number in done:
+                    yield giving(done[number])
+                    continue
+                if len(taken) > 1 and fault is None and line.stop_waits():
+                    fault = LedgerBusy("a stop goes first")
+                if fault is None:
+                    outcome, fault = self._by_itself(one)
+                    yield outcome
+                else:
+                    yield raising(fault)
 
-    def _alone(self, one: AskedOrder[T]) -> Callable[[], T]:
-        return lambda: self._writing.job(lambda: self._decide(one), ANSWER_TIMEOUT_S)
+    def _by_itself(self, one: AskedOrder[T]) -> tuple[Callable[[], T], SafetyError | None]:
+        """The outcome of one order, and what the next one would find as well."""
+        try:
+            result = self._writing.job(lambda: self._decide(one), ANSWER_TIMEOUT_S)
+        except (LedgerBusy, StoreUnavailable) as fault:
+            return raising(fault), fault
+        except BaseException as fault:  # noqa: BLE001 - handed on whole to whoever asked
+            return raising(fault), None
+        return giving(result), None
 
-    def _several(
-        self, taken: list[AskedOrder[T]], line: Iterator[AskedOrder[T]]
-    ) -> dict[int, Callable[[], T]]:
-        """The outcomes of those that could be decided under one lock, by their number.
+    def _several(self, taken: list[AskedOrder[T]], line: Iterator[AskedOrder[T]]) -> dict[int, T]:
+        """The results of those that could be decided under one lock, by their number.
 
         What comes to the line meanwhile is taken along, and added to `taken`.
 
@@ -72,6 +92,7 @@ class Orders:
             return calls, calls
 
         def work() -> Calls:
+            decision.prepare(self._writing.link.get())
             return self._writing.transaction(ORDER, nothing, script)
 
         try:
@@ -81,16 +102,17 @@ class Orders:
         except Exception:  # noqa: BLE001 - one of them is at fault: it shows when each is by itself
             return {}
         pairs = zip(written.calls, written.done, strict=True)
-        return {n: _giving(call.draft.result) for n, (call, done) in enumerate(pairs) if done}
+        return {number: call.draft.result for number, (call, done) in enumerate(pairs) if done}
 
     def _one_after_another(
         self, book: Book, taken: list[AskedOrder[T]], line: Iterator[AskedOrder[T]]
     ) -> Calls:
-        """Draft each from a book that shows what those before it are to hold.
+        """Draft each from a book that shows what those before it are to hold, and nobody else.
 
-        Ends at the first that one call cannot commit. Were the commit to fail, the book would go.
+        Ends at the first that one call cannot commit.
         """
         written = Calls()
+        own = False
         for one in itertools.chain(tuple(taken), _added(line, taken)):
             known = book.holds.get(one.ids.client_order_id)
             draft = one.propose(DecisionView(book, known, decision_spent=False))
@@ -98,9 +120,9 @@ class Orders:
                 break
             params = decision.parameters(book.head, one.ids, draft, known=known is not None)
             written.calls.append(Call(draft, params))
-            changes = decision.foreseen(book, draft)
-            written.foreseen += changes.executions
-            self._writing.books.written(book, changes)
+            if draft.hold is not None:
+                book, own = (book if own else book.copied()), True
+                book.apply(decision.foreseen(book, draft))
         return written
 
     def _decide(self, one: AskedOrder[T]) -> T:
@@ -151,6 +173,7 @@ class Orders:
             calls = Calls([Call(draft, params)])
             return (draft.result, calls), calls
 
+        decision.prepare(self._writing.link.get())
         result, calls = self._writing.transaction(ORDER, ids_of(one.ids), script)
         if not all(calls.done):
             raise InvariantBroken("the database moved under its lock")
@@ -169,7 +192,3 @@ def _added(line: Iterator[AskedOrder[T]], taken: list[AskedOrder[T]]) -> Iterato
     for one in line:
         taken.append(one)
         yield one
-
-
-def _giving(result: T) -> Callable[[], T]:
-    return lambda: result

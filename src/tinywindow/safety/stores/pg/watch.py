@@ -72,6 +72,12 @@ class HeadWatch:
             self._waiting.append(notify)
             return True
 
+    def untell(self, notify: Callable[[], None]) -> None:
+        """Call it no more: whoever waited has gone."""
+        with self._lock:
+            if notify in self._waiting:
+                self._waiting.remove(notify)
+
     def saw(self, head: Head) -> None:
         """Take on the head that this store's writer holds locked, or committed just now."""
         with self._lock:
@@ -79,6 +85,8 @@ class HeadWatch:
             self._move(token_of(head), stops_of(head))
 
     def _move(self, token: int, stops: int) -> None:
+        if self._ended.is_set():
+            token = stops = UNKNOWN
         # The token last: whoever sees it move finds the stops that belong to it.
         self._stops = stops
         if token == self._token:
@@ -110,5 +118,7 @@ class HeadWatch:
         self._link.drop()
 
     def stop(self) -> None:
-        """End the thread; it lets go of its connection by itself."""
-        self._ended.set()
+        """End the thread; it lets go of its connection by itself, and whoever waits is told."""
+        with self._lock:
+            self._ended.set()
+            self._move(UNKNOWN, UNKNOWN)

@@ -75,13 +75,8 @@ class Writing:
             self.books.written(begun.book, begun.changes)
             before = begun.book.head
             self._watch.saw(begun.book.head)
-            try:
-                result, written = script(SqlTx(PostgresEngine(connection), begun.book), begun.found)
-                changes = self.commits.commit(connection, before, written)
-            except BaseException:
-                # It may have been shown what will not stand now.
-                self.books.forget_writers()
-                raise
+            result, written = script(SqlTx(PostgresEngine(connection), begun.book), begun.found)
+            changes = self.commits.commit(connection, before, written)
         except BaseException:  # all or nothing, whatever broke
             roll_back(connection, self.link)
             raise
