@@ -24,6 +24,7 @@ from tinywindow.safety.errors import (
     StoreUnavailable,
 )
 from tinywindow.safety.ports import Tx
+from tinywindow.safety.stores.jobs import waiter_and_notify
 from tinywindow.safety.stores.pg.books import Begun, Books, begin
 from tinywindow.safety.stores.pg.commits import FORGET_OLD_MARKS
 from tinywindow.safety.stores.pg.decision import Written
@@ -49,7 +50,7 @@ from tinywindow.safety.stores.schema import SCHEMA_REVISION
 from tinywindow.safety.stores.sql.part import head_of
 from tinywindow.safety.stores.sql.tx import SqlTx
 from tinywindow.safety.stores.ticket import NoTurn
-from tinywindow.safety.stores.worker import Worker, waiter_and_notify
+from tinywindow.safety.stores.worker import Worker
 
 __all__ = ["DECISION_TIMEOUT_S", "PostgresStore"]
 

@@ -9,26 +9,24 @@ process that has not begun. Jobs of one kind that wait in line together may be d
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from tinywindow.safety.errors import InvariantBroken, LedgerBusy, StoreUnavailable
+from tinywindow.safety.stores.jobs import (
+    Alone,
+    AnyJob,
+    Job,
+    Line,
+    Together,
+    raising,
+    waiter_and_notify,
+)
 from tinywindow.safety.stores.ticket import Turn
 
-__all__ = [
-    "InlineWorker",
-    "Job",
-    "Line",
-    "Runner",
-    "Together",
-    "Worker",
-    "giving",
-    "raising",
-    "waiter_and_notify",
-]
+__all__ = ["InlineWorker", "Runner", "Worker"]
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -37,79 +35,6 @@ QUEUE_MAX: Final = 4096
 """Jobs that may wait; one more is answered busy. Stops are not counted."""
 TOGETHER_MAX: Final = 16
 """Jobs that are done together at most: a stop that comes meanwhile waits for all of them."""
-
-P_co = TypeVar("P_co", covariant=True)
-
-
-class Line(Protocol[P_co]):
-    """The parts of one kind that wait. A part that was taken cannot be given up any more.
-
-    It ends where there is no more of the kind, or where a stop waits.
-    """
-
-    def __iter__(self) -> Iterator[P_co]:
-        """The line itself."""
-        ...
-
-    def __next__(self) -> P_co:
-        """Take the next part."""
-        ...
-
-    def stop_waits(self) -> bool:
-        """Whether a stop waits for what was taken."""
-        ...
-
-
-Together = Callable[[Line[P]], Iterator[Callable[[], T]]]
-"""Takes parts from the line, at least one, and does them in their order. Gives each one's outcome
-as it is known: a result, or a fault raised. A fault of its own, outside of any outcome, is that of
-all parts that were taken and had none yet."""
-
-
-class Job(Generic[P, T]):
-    """One piece of work, whether it may still be given up, and what came of it."""
-
-    def __init__(self, part: P, together: Together[P, T], notify: Callable[[], None]) -> None:
-        self.part = part
-        self.together = together
-        self._notify = notify
-        self._lock = threading.Lock()
-        self._taken = False
-        self._result: list[T] = []
-        self._fault: BaseException | None = None
-
-    def take(self) -> bool:
-        """Begin the work, or give it up; False when somebody did already."""
-        with self._lock:
-            taken, self._taken = self._taken, True
-        return not taken
-
-    def settle(self, outcome: Callable[[], T]) -> None:
-        """Keep the result, or the fault, of work that was begun, and wake up who waits for it."""
-        try:
-            self._result.append(outcome())
-        except BaseException as fault:  # noqa: BLE001 - a fault is handed on whole, never dropped
-            self._fault = fault
-        self._notify()
-
-    def refuse(self, fault: BaseException) -> bool:
-        """Give the work up with a fault for whoever waits; False when it has begun."""
-        if not self.take():
-            return False
-        self._fault = fault
-        self._notify()
-        return True
-
-    def outcome(self) -> T:
-        """The result, or the fault raised, once the job has ended."""
-        if self._fault is not None:
-            raise self._fault
-        if not self._result:
-            raise InvariantBroken("a job was asked for its result before it ended")
-        return self._result[0]
-
-
-_AnyJob = Job[Any, Any]
 
 
 class Runner:
@@ -162,7 +87,7 @@ class InlineWorker(Runner):
         """Do `part` here and now, by itself."""
 
         def alone() -> T:
-            (outcome,) = together(_Alone((part,)))
+            (outcome,) = together(Alone((part,)))
             return outcome()
 
         return await self.run(alone, timeout_s=timeout_s)
@@ -180,8 +105,8 @@ class Worker(Runner):
 
     def __init__(self, name: str, *, turn: Turn, on_stop: Callable[[], None]) -> None:
         self._turn = turn
-        self._stops: deque[_AnyJob] = deque()
-        self._others: deque[_AnyJob] = deque()
+        self._stops: deque[AnyJob] = deque()
+        self._others: deque[AnyJob] = deque()
         self._ready = threading.Condition()
         self._stopped = False
         self._over = False
@@ -224,13 +149,13 @@ class Worker(Runner):
         finally:
             self._turn.give_back()
 
-    def _next(self) -> _AnyJob | None:
+    def _next(self) -> AnyJob | None:
         with self._ready:
             if self._stops:
                 return self._stops.popleft()
             return self._others.popleft() if self._others else None
 
-    def behind(self, first: _AnyJob) -> _AnyJob | None:
+    def behind(self, first: AnyJob) -> AnyJob | None:
         """The job right behind, where it can be done together with the first and no stop waits."""
         with self._ready:
             if self._stops or not self._others or first.together == _apart:
@@ -241,7 +166,7 @@ class Worker(Runner):
         """Whether a stop waits for the job at hand."""
         return bool(self._stops)
 
-    def _done(self, first: _AnyJob) -> bool:
+    def _done(self, first: AnyJob) -> bool:
         """Do a job, and what may be done with it; False when it was given up before."""
         if not first.take():
             return False
@@ -256,7 +181,7 @@ class Worker(Runner):
             job.settle(raising(fault))
         return True
 
-    def _submit(self, job: _AnyJob, *, first: bool) -> None:
+    def _submit(self, job: AnyJob, *, first: bool) -> None:
         with self._ready:
             if self._stopped:
                 raise StoreUnavailable("the store is closed")
@@ -323,7 +248,7 @@ class Worker(Runner):
 class _Taken:
     """A worker's line from one job on, and the jobs taken from it that have no outcome yet."""
 
-    def __init__(self, worker: Worker, first: _AnyJob) -> None:
+    def __init__(self, worker: Worker, first: AnyJob) -> None:
         self._worker = worker
         self._first = first
         self._parts = self._taking()
@@ -347,57 +272,9 @@ class _Taken:
                 yield job.part
 
 
-class _Alone:
-    """A line of one, in a world where nothing comes beside it."""
-
-    def __init__(self, parts: tuple[Any, ...]) -> None:
-        self._parts = iter(parts)
-
-    def __iter__(self) -> Iterator[Any]:
-        return self._parts
-
-    def __next__(self) -> Any:  # noqa: ANN401 - whatever the kind's parts are
-        return next(self._parts)
-
-    def stop_waits(self) -> bool:
-        """Never: every job is done at once."""
-        return False
-
-
 def _apart(works: Line[Callable[[], T]]) -> Iterator[Callable[[], T]]:
     """The way of jobs of which each has its turn by itself."""
     yield next(works)
-
-
-def giving(result: T) -> Callable[[], T]:
-    """The outcome that is a result."""
-    return lambda: result
-
-
-def raising(fault: BaseException) -> Callable[[], Any]:
-    """The outcome that is a fault."""
-
-    def outcome() -> object:
-        raise fault
-
-    return outcome
-
-
-def waiter_and_notify() -> tuple[asyncio.Future[None], Callable[[], None]]:
-    """What to wait for in the running loop, and what ends the wait from any thread."""
-    loop = asyncio.get_running_loop()
-    waiter: asyncio.Future[None] = loop.create_future()
-
-    def settle() -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
-    def notify() -> None:
-        # A loop that has ended has nobody left who waits.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle)
-
-    return waiter, notify
 
 
 def _no_turn(error: OSError) -> StoreUnavailable:

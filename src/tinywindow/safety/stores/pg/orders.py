@@ -16,6 +16,7 @@ import psycopg
 
 from tinywindow.safety.domain.book import Book, DecisionIds, DecisionView, Draft
 from tinywindow.safety.errors import InvariantBroken, LedgerBusy, SafetyError, StoreUnavailable
+from tinywindow.safety.stores.jobs import Line, giving, raising
 from tinywindow.safety.stores.pg import decision
 from tinywindow.safety.stores.pg.books import Known, ids_of
 from tinywindow.safety.stores.pg.decision import Call, Calls, Written
@@ -23,7 +24,6 @@ from tinywindow.safety.stores.pg.link import undecided
 from tinywindow.safety.stores.pg.sessions import ORDER
 from tinywindow.safety.stores.pg.writing import Writing, nothing
 from tinywindow.safety.stores.sql.tx import SqlTx, commit_draft
-from tinywindow.safety.stores.worker import Line, giving, raising
 
 __all__ = ["AskedOrder", "Orders"]
 
