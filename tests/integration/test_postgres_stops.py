@@ -293,8 +293,8 @@ async def test_a_database_that_is_behind_its_anchor_takes_no_entry(
     monkeypatch.setenv("TINYWINDOW_DATA_DIR", str(tmp_path))
     opened = PostgresStore.open
 
-    async def without_sync(url: str) -> PostgresStore:
-        return await opened(url, require_durable=False)
+    async def without_sync(url: str, *, attempts: bool) -> PostgresStore:
+        return await opened(url, require_durable=False, attempts=attempts)
 
     monkeypatch.setattr(module.PostgresStore, "open", without_sync)
     name = postgres_server.new_database()

@@ -15,6 +15,7 @@ from tinywindow.safety.domain.book import Book
 from tinywindow.safety.domain.records import Head, TradingState
 from tinywindow.safety.errors import LedgerBusy
 from tinywindow.safety.stores import postgres as module
+from tinywindow.safety.stores.pg import writing
 from tinywindow.safety.stores.pg.books import begin
 from tinywindow.safety.stores.pg.sessions import ORDER
 from tinywindow.safety.stores.pg.watch import POLL_INTERVAL_S, HeadWatch
@@ -39,11 +40,14 @@ def beginnings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     """How each transaction began, and whether it had no book to begin with."""
     seen: list[tuple[str, bool]] = []
 
-    def noting(connection: Any, beginning: str, cached: Book | None, look: Any) -> Any:
+    def noting(
+        connection: Any, beginning: Any, cached: Book | None, look: Any, *, attempts: bool
+    ) -> Any:
         seen.append((beginning, cached is None))
-        return begin(connection, beginning, cached, look)  # type: ignore[arg-type]
+        return begin(connection, beginning, cached, look, attempts=attempts)
 
-    monkeypatch.setattr(module, "begin", noting)
+    for place in (module, writing):
+        monkeypatch.setattr(place, "begin", noting)
     return seen
 
 
@@ -213,6 +217,9 @@ class Steps:
     def __init__(self, *steps: Callable[[], object]) -> None:
         self.steps = iter(steps)
         self.pauses: list[float] = []
+
+    def is_set(self) -> bool:
+        return False
 
     def wait(self, pause_s: float) -> bool:
         self.pauses.append(pause_s)
