@@ -251,25 +251,27 @@ class _Taken:
     def __init__(self, worker: Worker, first: AnyJob) -> None:
         self._worker = worker
         self._first = first
-        self._parts = self._taking()
+        # No generator: it would know the line and the line it, and a result would outlive its job.
+        self._left = TOGETHER_MAX
         self.waiting = deque([first])
         self.stop_waits = worker.stop_waits
 
     def __iter__(self) -> Iterator[Any]:
-        return self._parts
+        return self
 
     def __next__(self) -> Any:  # noqa: ANN401 - whatever the kind's parts are
-        return next(self._parts)
-
-    def _taking(self) -> Iterator[Any]:
-        yield self._first.part
-        for _ in range(TOGETHER_MAX - 1):
+        begins = self._left == TOGETHER_MAX
+        while self._left > 0:
+            self._left -= 1
+            if begins:
+                return self._first.part
             job = self._worker.behind(self._first)
             if job is None:
-                return
-            if job.take():
+                self._left = 0
+            elif job.take():
                 self.waiting.append(job)
-                yield job.part
+                return job.part
+        raise StopIteration
 
 
 def _apart(works: Line[Callable[[], T]]) -> Iterator[Callable[[], T]]:
