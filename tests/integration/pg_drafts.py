@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
+import psycopg
 from pg_writers import query
 
 from tinywindow.safety.domain.audit import AuditDraft, EventType
@@ -84,3 +86,29 @@ async def told(store: PostgresStore, name: str) -> bool | None:
         return await decide(store, name) == name
     except StoreUnavailable as error:
         return None if "nobody can say" in str(error) else False
+
+
+class Cut:
+    """Loses the writer's connection at its n-th wait for an answer: before it, or after."""
+
+    def __init__(self, store: PostgresStore, at: int, *, after: bool) -> None:
+        self.waits = 0
+        self.happened = False
+        connection = store._writing.link.get()
+        whole = connection.wait
+
+        def wait(gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+            self.waits += 1
+            if self.waits != at:
+                return whole(gen, interval, timeout)
+            self.happened = True
+            if after:
+                whole(gen, interval, timeout)
+            connection.pgconn.finish()
+            raise psycopg.OperationalError("the connection is lost")
+
+        self.connection = connection
+        connection.wait = wait  # type: ignore[method-assign]
+
+    def mend(self) -> None:
+        self.connection.__dict__.pop("wait")

@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from pg_drafts import decide, draft, hold, latch, row, stands, told, tripping
+from pg_drafts import Cut, decide, draft, hold, latch, row, stands, told, tripping
 from pg_writers import assert_chain, query, raw
 from postgres import PostgresServer
 from psycopg.pq import TransactionStatus
@@ -38,32 +38,6 @@ async def store(postgres_url: str) -> AsyncIterator[PostgresStore]:
     made = await PostgresStore.open(postgres_url, require_durable=False)
     yield made
     await made.close()
-
-
-class Cut:
-    """Loses the writer's connection at its n-th wait for an answer: before it, or after."""
-
-    def __init__(self, store: PostgresStore, at: int, *, after: bool) -> None:
-        self.waits = 0
-        self.happened = False
-        connection = store._writing.link.get()
-        whole = connection.wait
-
-        def wait(gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-            self.waits += 1
-            if self.waits != at:
-                return whole(gen, interval, timeout)
-            self.happened = True
-            if after:
-                whole(gen, interval, timeout)
-            connection.pgconn.finish()
-            raise psycopg.OperationalError("the connection is lost")
-
-        self.connection = connection
-        connection.wait = wait  # type: ignore[method-assign]
-
-    def mend(self) -> None:
-        self.connection.__dict__.pop("wait")
 
 
 async def straight(store: PostgresStore, name: str) -> str:

@@ -6,14 +6,13 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-import psycopg
 import pytest
-from pg_drafts import REFUSED, decide, draft, hold, latch, row, stands, told, tripping
+from pg_drafts import REFUSED, Cut, decide, draft, hold, latch, row, stands, told, tripping
 from pg_writers import assert_chain, query, raw
 from psycopg.pq import TransactionStatus
 
@@ -64,9 +63,15 @@ async def in_line(store: PostgresStore) -> AsyncIterator[None]:
 async def together(store: PostgresStore, *asks: Ask) -> list[Any]:
     """The answers, or faults, to what waits in line together."""
     async with in_line(store):
-        asking = [asyncio.ensure_future(ask()) for ask in asks]
-        await asyncio.sleep(0)
-    return await asyncio.gather(*asking, return_exceptions=True)
+        waiting = await come_to_the_line(asks)
+    return await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def come_to_the_line(asks: Iterable[Ask]) -> list[asyncio.Future[Any]]:
+    """Ask for all of these, in their order, and wait for none of them."""
+    waiting = [asyncio.ensure_future(ask()) for ask in asks]
+    await asyncio.sleep(0)
+    return waiting
 
 
 def asking(store: PostgresStore, name: str) -> Ask:
@@ -125,8 +130,7 @@ async def test_a_stop_that_comes_while_they_wait_goes_first(
     store: PostgresStore, postgres_url: str
 ) -> None:
     async with in_line(store):
-        orders = [asyncio.ensure_future(decide(store, name)) for name in NAMES]
-        await asyncio.sleep(0)
+        orders = await come_to_the_line(asking(store, name) for name in NAMES)
         stop = asyncio.ensure_future(store.transact(lambda tx: tx.add_latch(latch("k")), stop=True))
         await asyncio.sleep(0)
     assert await stop
@@ -372,8 +376,7 @@ async def test_one_that_is_given_up_in_line_is_not_decided(
     store: PostgresStore, postgres_url: str
 ) -> None:
     async with in_line(store):
-        orders = [asyncio.ensure_future(decide(store, name)) for name in NAMES]
-        await asyncio.sleep(0)
+        orders = await come_to_the_line(asking(store, name) for name in NAMES)
         orders[1].cancel()
         await asyncio.sleep(0)
     answers = await asyncio.gather(*orders, return_exceptions=True)
@@ -404,30 +407,6 @@ async def test_refusals_that_leave_nothing_behind_write_nothing(
     assert query(postgres_url, "SELECT count(*) FROM writer_marks") == [(0,)]
 
 
-class Cut:
-    """Loses a connection at its n-th wait for an answer: before it, or after."""
-
-    def __init__(self, connection: Any, at: int, *, after: bool) -> None:
-        self.waits, self.happened = 0, False
-        whole = connection.wait
-
-        def wait(gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-            self.waits += 1
-            if self.waits != at:
-                return whole(gen, interval, timeout)
-            self.happened = True
-            if after:
-                whole(gen, interval, timeout)
-            connection.pgconn.finish()
-            raise psycopg.OperationalError("the connection is lost")
-
-        self.connection = connection
-        connection.wait = wait
-
-    def mend(self) -> None:
-        self.connection.__dict__.pop("wait")
-
-
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 async def test_wherever_the_connection_is_lost_each_is_told_the_truth(
     postgres_url: str, after: bool
@@ -443,7 +422,7 @@ async def test_wherever_the_connection_is_lost_each_is_told_the_truth(
         await store.transact(lambda tx: tx.head())
         names = tuple(f"p{points}-{name}" for name in NAMES)
         store._writing.alone = False
-        cut = Cut(store._writing.link.get(), points, after=after)
+        cut = Cut(store, points, after=after)
         # The first is taken alone, and the others together behind it.
         one, two, ended, *others = await asyncio.gather(
             *(told(store, name) for name in names[:2]),

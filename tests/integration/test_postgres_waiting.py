@@ -247,3 +247,13 @@ def test_a_writer_that_sees_the_head_all_the_time_need_not_ask_for_it() -> None:
     assert link.polls == 2
     whole = POLL_INTERVAL_S
     assert steps.pauses == [whole, whole / 2, whole / 2, whole, whole]
+
+
+async def test_whoever_waits_no_longer_for_a_change_leaves_nothing_behind(
+    store: PostgresStore,
+) -> None:
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await store.changed(store.change_token())
+    assert store._watch._waiting == []

@@ -29,12 +29,7 @@ from tinywindow.safety.stores.pg.books import Begun, Books, begin
 from tinywindow.safety.stores.pg.commits import FORGET_OLD_MARKS
 from tinywindow.safety.stores.pg.decision import Written
 from tinywindow.safety.stores.pg.engine import PostgresEngine
-from tinywindow.safety.stores.pg.link import (
-    Link,
-    fault_of,
-    hung_up,
-    lost,
-)
+from tinywindow.safety.stores.pg.link import Link, fault_of, minding
 from tinywindow.safety.stores.pg.orders import AskedOrder, Orders
 from tinywindow.safety.stores.pg.sessions import (
     HEAD,
@@ -223,30 +218,20 @@ class PostgresStore:
 
     def _on_snapshot(self, work: Callable[[Begun[None]], T], *, whole: bool = False) -> T:
         """Read on the reader's connection; `whole` with a book of its own, made anew."""
-        idle = self._reading.current
-        if idle is not None and hung_up(idle):
-            self._books.forget_readers()
-            self._reading.drop()
         try:
-            connection = self._reading.get()
-            try:
-                cached = None if whole else self._books.readers
-                result = work(begin(connection, READING, cached, nothing, attempts=self._attempts))
-                connection.execute("COMMIT")
-            except BaseException:  # all or nothing, whatever broke
-                roll_back(connection, self._reading)
-                raise
+            with minding(self._reading, self._books.forget_readers):
+                connection = self._reading.get()
+                try:
+                    cached = None if whole else self._books.readers
+                    begun = begin(connection, READING, cached, nothing, attempts=self._attempts)
+                    result = work(begun)
+                    connection.execute("COMMIT")
+                except BaseException:  # all or nothing, whatever broke
+                    roll_back(connection, self._reading)
+                    raise
         except ConfigurationError as error:
             # It was a fit place when this process started: no reason to end it now.
             raise StoreUnavailable(str(error)) from error
-        except psycopg.Error as error:
-            self._books.forget_readers()
-            if lost(error, self._reading.current):
-                self._reading.drop()
-            raise fault_of(error) from error
-        except BaseException:  # what is known of the book is doubtful, whatever broke
-            self._books.forget_readers()
-            raise
         return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from decimal import Decimal as D
 from pathlib import Path
@@ -16,9 +17,12 @@ from tinywindow.safety.domain.order import OrderType, PositionKey, Side
 from tinywindow.safety.domain.records import Hold, HoldState, Lease, Position, Trip
 from tinywindow.safety.domain.venue import MarketRules
 from tinywindow.safety.errors import ReleaseRefused, StoreUnavailable
+from tinywindow.safety.ports import Store
+from tinywindow.safety.services import context
 from tinywindow.safety.services.circuit_breaker import CircuitBreaker
 from tinywindow.safety.services.kill_report import KillReport
 from tinywindow.safety.services.kill_switch import KillSwitch
+from tinywindow.safety.services.location import Location
 from tinywindow.safety.services.times import to_ms
 from tinywindow.safety.stores.sqlite import SqliteStore
 from tinywindow.testing import Fault, ScriptedExchange
@@ -538,3 +542,22 @@ async def test_activate_never_raises_whatever_breaks(
         assert report.venues["bad"].state is KillState.CLOSING
         await eventually(lambda: good.position(PERP) == 0)
         await done_with(switch)
+
+
+async def test_the_flatteners_own_store_leaves_the_attempts_in_the_database(
+    database: Path, venue: ScriptedExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a stop all processes open one at once; read whole, they would keep everybody waiting."""
+    opened: list[tuple[str, bool]] = []
+    whole = context.open_store
+
+    async def noting(location: Location, *, attempts: bool = True) -> Store:
+        opened.append((threading.current_thread().name, attempts))
+        return await whole(location, attempts=attempts)
+
+    monkeypatch.setattr(context, "open_store", noting)
+    async with KillSwitch(None, [venue], database, config=QUICK) as switch:
+        report = await switch.activate(CLOSE, "x")
+        assert report.venues["venue"].state is KillState.FLAT
+        await done_with(switch, venue)
+    assert set(opened) == {("MainThread", True), ("tinywindow-flattener", False)}

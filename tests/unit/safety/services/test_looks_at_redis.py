@@ -186,28 +186,25 @@ class Waits:
         monkeypatch.setattr("tinywindow.safety.services.bell_watch._until", until)
 
 
-async def test_while_orders_look_the_ear_need_not(
-    register: StopRegister, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def waits(register: StopRegister, monkeypatch: pytest.MonkeyPatch) -> Waits:
     clock = register.clock
     assert isinstance(clock, FakeClock)
-    watch = BellWatch(register, None)  # type: ignore[arg-type]
-    waits = Waits(watch, clock, monkeypatch)
+    return Waits(BellWatch(register, None), clock, monkeypatch)  # type: ignore[arg-type]
+
+
+async def test_while_orders_look_the_ear_need_not(waits: Waits) -> None:
     # Twice somebody looked 0.03 s before the pause ended, then nobody.
     waits.meanwhile = [0.03, 0.03, None]
-    await watch._until_due(clock.monotonic(), 0.1)
+    await waits.watch._until_due(waits.clock.monotonic(), 0.1)
     assert waits.waited_s == [0.1, 0.07, 0.07]
 
 
 async def test_where_no_look_succeeds_the_ear_keeps_its_pauses(
-    register: StopRegister, monkeypatch: pytest.MonkeyPatch
+    waits: Waits, register: StopRegister
 ) -> None:
-    clock = register.clock
-    assert isinstance(clock, FakeClock)
-    watch = BellWatch(register, None)  # type: ignore[arg-type]
-    waits = Waits(watch, clock, monkeypatch)
-    register.notes.heard(None, clock.monotonic(), clock.now())
-    clock.advance(60)
+    register.notes.heard(None, waits.clock.monotonic(), waits.clock.now())
+    waits.clock.advance(60)
     waits.meanwhile = [None]
-    await watch._until_due(clock.monotonic(), 0.1)
+    await waits.watch._until_due(waits.clock.monotonic(), 0.1)
     assert waits.waited_s == [0.1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -22,7 +22,7 @@ from tinywindow.safety.errors import (
     StoreUnavailable,
 )
 
-__all__ = ["BoundedConnection", "Link", "fault_of", "hung_up", "lost", "undecided"]
+__all__ = ["BoundedConnection", "Link", "fault_of", "hung_up", "lost", "minding", "undecided"]
 
 T = TypeVar("T")
 
@@ -241,6 +241,32 @@ class Link:
                 structlog.get_logger(__name__).warning("commit_not_resolved", error=_words(error))
         self.drop()
         return None
+
+
+@contextlib.contextmanager
+def minding(link: Link, forget: Callable[[], None]) -> Iterator[None]:
+    """Use a link: the driver's faults become ours, and what is doubtful after one is let go.
+
+    `forget` lets go of the book that was read through it.
+    """
+    idle = link.current
+    if idle is not None and hung_up(idle):
+        # The server was restarted meanwhile: nothing is under way, and a new one will do.
+        forget()
+        link.drop()
+    try:
+        yield
+    except errors.LockNotAvailable as error:
+        # Its turn did not come: nothing was read or written, and the book is as good as before.
+        raise fault_of(error) from error
+    except psycopg.Error as error:
+        forget()
+        if lost(error, link.current):
+            link.drop()
+        raise fault_of(error) from error
+    except BaseException:  # what is known of the book is doubtful, whatever broke
+        forget()
+        raise
 
 
 def _ended(connection: BoundedConnection, pid: int, name: str) -> bool:

@@ -13,7 +13,7 @@ from tinywindow.safety.stores.pg.books import Books, begin
 from tinywindow.safety.stores.pg.commits import Commits
 from tinywindow.safety.stores.pg.decision import Written
 from tinywindow.safety.stores.pg.engine import PostgresEngine
-from tinywindow.safety.stores.pg.link import BoundedConnection, Link, fault_of, hung_up, lost
+from tinywindow.safety.stores.pg.link import BoundedConnection, Link, minding
 from tinywindow.safety.stores.pg.watch import HeadWatch
 from tinywindow.safety.stores.sql.engine import Engine
 from tinywindow.safety.stores.sql.tx import SqlTx
@@ -40,25 +40,10 @@ class Writing:
         """Run a job on the writer's connection, and turn the driver's faults into ours."""
         self.link.answer_timeout_s = answer_timeout_s
         connection = self.link.current
-        if connection is not None and hung_up(connection):
-            # The server was restarted meanwhile: nothing is under way, and a new one will do.
-            self.books.forget_writers()
-            self.link.drop()
-        elif connection is not None:
+        if connection is not None:
             connection.answer_timeout_s = answer_timeout_s
-        try:
+        with minding(self.link, self.books.forget_writers):
             return work()
-        except psycopg.errors.LockNotAvailable as error:
-            # Its turn did not come: nothing was read or written, and the book is as good as before.
-            raise fault_of(error) from error
-        except psycopg.Error as error:
-            self.books.forget_writers()
-            if lost(error, self.link.current):
-                self.link.drop()
-            raise fault_of(error) from error
-        except BaseException:  # what is known of the book is doubtful, whatever broke
-            self.books.forget_writers()
-            raise
 
     def transaction(
         self,
